@@ -1,0 +1,1 @@
+"""What each subcommand of `pvhboot` does, once its arguments are read."""

@@ -1,0 +1,1 @@
+"""Engines: each executes a Board and says how that ended; none judges what happened."""

@@ -1,0 +1,1 @@
+"""Real KVM, by ioctl from Python."""

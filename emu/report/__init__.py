@@ -1,0 +1,1 @@
+"""What happened in a run, told as text and as JSON."""

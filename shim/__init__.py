@@ -1,0 +1,1 @@
+"""The firmware and the contract that it speaks: ABI, assembler, image. Imports neither of the other rooms."""

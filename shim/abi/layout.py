@@ -1,0 +1,49 @@
+"""Packed little-endian structures: one declaration gives the codec, the offsets and the assembly symbols."""
+
+import struct
+from collections.abc import Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
+
+RecordT = TypeVar("RecordT", bound=tuple[Any, ...])
+
+_FIELD_BYTES = {"I": 4, "Q": 8}
+
+
+class Field(NamedTuple):
+    """One member of a structure: offset and size in bytes."""
+
+    offset: int
+    size: int
+
+
+class Layout(Generic[RecordT]):
+    """A structure as it lies in memory, declared by a NamedTuple and one struct code a field (I: u32, Q: u64).
+
+    `symbol_prefix` names it in the assembly: PREFIX_FIELD is a field's offset, SIZEOF_PREFIX the size, both in bytes.
+    """
+
+    def __init__(self, record: type[RecordT], codes: str, symbol_prefix: str) -> None:
+        self._record = record
+        self._struct = struct.Struct("<" + codes)
+        self._prefix = symbol_prefix
+        self.size: int = self._struct.size
+        fields: dict[str, Field] = {}
+        offset = 0
+        names: tuple[str, ...] = getattr(record, "_fields")
+        for name, code in zip(names, codes, strict=True):
+            fields[name] = Field(offset, _FIELD_BYTES[code])
+            offset += _FIELD_BYTES[code]
+        self.fields: Mapping[str, Field] = fields
+
+    def pack(self, record: RecordT) -> bytes:
+        """The record as bytes; struct.error if a value does not fit its field."""
+        return self._struct.pack(*record)
+
+    def unpack(self, data: bytes | bytearray | memoryview, offset: int = 0) -> RecordT:
+        """The record that lies at `offset` bytes; struct.error if the data ends before it does."""
+        return self._record(*self._struct.unpack_from(data, offset))
+
+    def symbols(self) -> dict[str, int]:
+        """Offsets and size, in bytes, as the assembly names them."""
+        named = {f"{self._prefix}_{name.upper()}": field.offset for name, field in self.fields.items()}
+        return named | {f"SIZEOF_{self._prefix}": self.size}

@@ -1,0 +1,126 @@
+"""The parts of the x86 architecture that a boot touches: descriptors from named bits, control bits, the reset state.
+
+Sources: Intel SDM volume 3A, 2.3 (EFLAGS), 2.5 (CR0), 3.4.5 and 3.5 (descriptors), 8.2.1 (the 32-bit TSS),
+10.1.1 and table 10-1 (the state after reset), 12.11.2.1 (IA32_MTRR_DEF_TYPE).
+"""
+
+from typing import Final, NamedTuple
+
+# Control register 0.
+CR0_PE: Final = 1 << 0
+CR0_MP: Final = 1 << 1
+CR0_EM: Final = 1 << 2
+CR0_TS: Final = 1 << 3
+CR0_ET: Final = 1 << 4  # hard-wired to 1 since the Pentium
+CR0_NE: Final = 1 << 5
+CR0_WP: Final = 1 << 16
+CR0_AM: Final = 1 << 18
+CR0_NW: Final = 1 << 29
+CR0_CD: Final = 1 << 30
+CR0_PG: Final = 1 << 31
+
+CR0_NAMES: Final = {
+    CR0_PE: "PE",
+    CR0_MP: "MP",
+    CR0_EM: "EM",
+    CR0_TS: "TS",
+    CR0_ET: "ET",
+    CR0_NE: "NE",
+    CR0_WP: "WP",
+    CR0_AM: "AM",
+    CR0_NW: "NW",
+    CR0_CD: "CD",
+    CR0_PG: "PG",
+}
+
+EFLAGS_CF: Final = 1 << 0
+EFLAGS_FIXED: Final = 1 << 1  # always reads as 1
+EFLAGS_PF: Final = 1 << 2
+EFLAGS_AF: Final = 1 << 4
+EFLAGS_ZF: Final = 1 << 6
+EFLAGS_SF: Final = 1 << 7
+EFLAGS_TF: Final = 1 << 8
+EFLAGS_IF: Final = 1 << 9
+EFLAGS_DF: Final = 1 << 10
+EFLAGS_OF: Final = 1 << 11
+EFLAGS_VM: Final = 1 << 17
+EFLAGS_ARITHMETIC: Final = EFLAGS_CF | EFLAGS_PF | EFLAGS_AF | EFLAGS_ZF | EFLAGS_SF | EFLAGS_OF
+
+# Segment descriptors, SDM figures 3-8 and 8-3: the type field, then the attribute bits at their place in the 8 bytes.
+TYPE_ACCESSED: Final = 1 << 0
+TYPE_WRITABLE: Final = 1 << 1  # of a data segment
+TYPE_READABLE: Final = 1 << 1  # of a code segment
+TYPE_CODE: Final = 1 << 3
+TYPE_TSS32_AVAILABLE: Final = 0x9
+TYPE_TSS32_BUSY: Final = 0xB
+TYPE_TSS_BUSY_BIT: Final = 1 << 1
+
+DESC_TYPE_SHIFT: Final = 40
+DESC_S: Final = 1 << 44  # code or data, as against system
+DESC_P: Final = 1 << 47  # present
+DESC_L: Final = 1 << 53  # 64-bit code
+DESC_DB: Final = 1 << 54  # 32-bit
+DESC_G: Final = 1 << 55  # the limit counts 4 KiB pages
+DESC_SIZE: Final = 8  # bytes
+
+PAGE_SIZE: Final = 0x1000  # bytes
+FLAT_LIMIT: Final = 0xFFFFFFFF
+
+
+def descriptor(base: int, limit: int, kind: int, bits: int) -> int:
+    """A segment descriptor as a 64-bit number.
+
+    `limit` is in bytes, or in 4 KiB pages where `bits` has DESC_G; `kind` is the type field, `bits` the DESC_* attributes.
+    """
+    if not 0 <= limit <= 0xFFFFF or not 0 <= base <= 0xFFFFFFFF:
+        raise ValueError(f"base {base:#x} or limit {limit:#x} does not fit a descriptor")
+    return (
+        (limit & 0xFFFF)
+        | (base & 0xFFFFFF) << 16
+        | kind << DESC_TYPE_SHIFT
+        | bits
+        | (limit >> 16) << 48
+        | (base >> 24) << 56
+    )
+
+
+class Segment(NamedTuple):
+    """A segment register with its hidden part: `base` and `limit` (its last byte) in bytes, `type` the type field."""
+
+    selector: int
+    base: int
+    limit: int
+    type: int
+    s: bool
+    present: bool
+    db: bool
+    long: bool
+    g: bool
+
+
+# The legacy MTRRs: CPUID.01H:EDX says whether there are any.
+CPUID_FEATURES_LEAF: Final = 1
+CPUID_1_EDX_MTRR: Final = 1 << 12
+MSR_MTRR_DEF_TYPE: Final = 0x2FF
+MTRR_DEF_TYPE_ENABLE: Final = 1 << 11
+MTRR_TYPE_WRITE_BACK: Final = 6
+
+# The processor after a reset (SDM table 10-1). Execution starts at CS base + IP, 16 bytes below 4 GiB.
+RESET_CS_SELECTOR: Final = 0xF000
+RESET_CS_BASE: Final = 0xFFFF0000
+RESET_IP: Final = 0xFFF0
+RESET_VECTOR: Final = RESET_CS_BASE + RESET_IP
+RESET_CR0: Final = CR0_CD | CR0_NW | CR0_ET
+RESET_EFLAGS: Final = EFLAGS_FIXED
+RESET_EDX: Final = 0x600  # family 6, the signature that KVM and QEMU leave there; stepping and model vary
+
+RESET_CS: Final = Segment(
+    RESET_CS_SELECTOR, RESET_CS_BASE, 0xFFFF, TYPE_CODE | TYPE_READABLE | TYPE_ACCESSED, True, True, False, False, False
+)
+RESET_DATA: Final = Segment(0, 0, 0xFFFF, TYPE_WRITABLE | TYPE_ACCESSED, True, True, False, False, False)
+RESET_TR: Final = Segment(0, 0, 0xFFFF, TYPE_TSS32_BUSY, False, True, False, False, False)
+RESET_LDTR: Final = Segment(0, 0, 0xFFFF, 0x2, False, True, False, False, False)
+RESET_TABLE_LIMIT: Final = 0xFFFF  # of GDTR and IDTR, whose base is 0
+
+# The x86 physical address space that our machines use.
+ADDRESS_4G: Final = 1 << 32

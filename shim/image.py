@@ -1,0 +1,125 @@
+"""Lays out code, tables and reset vector, and makes a Blob of them."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any, Final
+
+from .abi import params
+from .abi.firmware import PANICS, panic_message
+from .abi.x86 import RESET_VECTOR
+from .assembler import Assembly, assemble
+from .blob import Blob
+from .defs import firmware_symbols
+from .errors import AssemblyError, BootError
+from .machines import CODE_ORIGIN, PARAMS_PADDR, ROM_GRANULE, ROM_MAX, MachineSpec, rom_span
+from .source import Unit
+from .stage import SLOTS, Stage
+from .version import VERSION
+
+# The phases in the order in which the CPU walks them, then what they jump to, then data.
+_PHASES: Final = ("realmode.s", "flat32.s", "params.s", "memmap.s", "start_info.s")
+_STAGE: Final = "stage.s"
+_STAGE_END: Final = "stage_end.s"
+_ENDING: Final = ("handoff.s", "panic.s", "tables.s")
+_RESET: Final = "reset.s"
+STAGE_LABELS: Final = {"before-handoff": "stage_before_handoff"}
+assert tuple(STAGE_LABELS) == SLOTS
+
+
+def asm_source(name: str) -> str:
+    """The text of one of the firmware's own assembly files."""
+    return resources.files(__package__).joinpath("asm", name).read_text(encoding="utf-8")
+
+
+def build(
+    spec: MachineSpec,
+    stages: Sequence[Stage] = (),
+    *,
+    size: int = ROM_GRANULE,
+    verbose: bool = False,
+    sources: Mapping[str, str] | None = None,
+) -> Blob:
+    """Assembles the firmware of a machine into a ROM of `size` bytes. The same input gives the same bytes.
+
+    `verbose` adds POST codes; `sources` replaces files of the firmware by name (for experiments, and for mutants).
+    Raises BootError for a size that is not possible and AssemblyError for source that does not assemble or does not fit.
+    """
+    if size % ROM_GRANULE or not ROM_GRANULE <= size <= ROM_MAX:
+        raise BootError(f"a ROM of {size} bytes is not possible: it takes a multiple of 64 KiB, 64 KiB to 16 MiB")
+    if len({stage.slot for stage in stages}) != len(stages):
+        raise BootError("each stage slot takes one stage")
+    assembly = assemble(_units(stages, sources or {}), firmware_symbols(spec, verbose))
+    rom = bytearray(size)
+    paddr = rom_span(size).start
+    at = PARAMS_PADDR - paddr
+    rom[at : at + len(params.EMPTY_PARAMS)] = params.EMPTY_PARAMS
+    for address, data in assembly.pieces:
+        rom[address - paddr : address - paddr + len(data)] = data
+    return Blob(
+        bytes(rom), assembly.labels, assembly.listing, _manifest(spec, stages, verbose, bytes(rom), assembly)
+    )
+
+
+def firmware_units(stages: Sequence[Stage] = ()) -> list[Unit]:
+    """The source files of a firmware in order, as `build` assembles them."""
+    return _units(stages, {})
+
+
+def _units(stages: Sequence[Stage], sources: Mapping[str, str]) -> list[Unit]:
+    names = ["macros.s", *_PHASES, *([_STAGE] if stages else []), *_ENDING]
+    unknown = set(sources) - {*names, _RESET}
+    if unknown:
+        raise BootError(f"the firmware has no source file {', '.join(sorted(unknown))}")
+
+    def text(name: str) -> str:
+        return sources.get(name) or asm_source(name)
+
+    units = [Unit(names[0], text(names[0]), CODE_ORIGIN), *(Unit(name, text(name)) for name in names[1:])]
+    units.append(Unit("panics.s", _panic_records()))
+    for stage in stages:
+        label = STAGE_LABELS[stage.slot]
+        units += [
+            Unit(_STAGE, f".code32\n{label}:"),
+            Unit(stage.name, stage.text),
+            Unit(_STAGE_END, asm_source(_STAGE_END)),
+        ]
+    return [*units, Unit(_RESET, text(_RESET), RESET_VECTOR)]
+
+
+def _panic_records() -> str:
+    """Each panic as panic.s reads it: code, length of the text in bytes, text."""
+    lines = ["# Generated from abi/firmware.py."]
+    for panic in PANICS:
+        text = panic_message(panic) + "\n"
+        escaped = text.replace("\n", "\\n")
+        lines += [f"panic_{panic.name}:", f"    .byte {panic.code:#x}, {len(text)}", f'    .ascii "{escaped}"']
+    return "\n".join(lines)
+
+
+def _manifest(spec: MachineSpec, stages: Sequence[Stage], verbose: bool, rom: bytes, assembly: Assembly) -> dict[str, Any]:
+    code = [(address, len(data)) for address, data in assembly.pieces if address < RESET_VECTOR]
+    end = max(address + length for address, length in code)
+    if end > RESET_VECTOR:
+        blame = stages[-1].name if stages else "the firmware"
+        free = RESET_VECTOR - CODE_ORIGIN
+        raise AssemblyError(f"{blame}: {end - CODE_ORIGIN} bytes of code do not fit: there are {free}")
+    return {
+        "pvhboot": VERSION,
+        "machine": spec.name,
+        "verbose": verbose,
+        "stages": [
+            {"slot": stage.slot, "file": stage.name, "sha256": hashlib.sha256(stage.text.encode()).hexdigest()} for stage in stages
+        ],
+        "rom": {"paddr": hex(rom_span(len(rom)).start), "size": len(rom), "sha256": hashlib.sha256(rom).hexdigest()},
+        "code_bytes": sum(len(data) for _, data in assembly.pieces),
+        "params": {"paddr": hex(PARAMS_PADDR), "max_size": params.PARAMS_MAX_SIZE, "version": params.PARAMS_VERSION},
+        "low_memory": [{"name": span.name, "start": hex(span.start), "end": hex(span.end)} for span in spec.low],
+        "spec": {
+            "low_ram_max": hex(spec.low_ram_max),
+            "ram_min": hex(spec.ram_min),
+            "ram_max": hex(spec.ram_max),
+            "unclaimed": spec.unclaimed,
+        },
+        "symbols": {name: hex(value) for name, value in sorted(assembly.labels.items(), key=lambda item: (item[1], item[0]))},
+    }
