@@ -11,13 +11,19 @@ from typing import Final, NamedTuple
 from . import encode
 from .errors import AssemblyError
 from .expression import Expression, unescape
-from .instruction import Instruction
-from .operands import SourceImmediate, resolve
+from .instruction import Instruction, require_fit
+from .operands import REGISTER_BYTES, SourceImmediate, resolve
 from .source import Location, Statement, Unit, expand
 
 _MAX_PASSES: Final = 64
 _MAX_BYTES: Final = 1 << 20  # of one program: what a wrong .skip may not exceed
-_DATA_BYTES: Final = {".byte": 1, ".word": 2, ".2byte": 2, ".short": 2, ".long": 4, ".int": 4, ".4byte": 4, ".quad": 8, ".8byte": 8}
+_DATA_BYTES: Final = {
+    **dict.fromkeys((".byte",), 1),
+    **dict.fromkeys((".word", ".2byte", ".short"), 2),
+    **dict.fromkeys((".long", ".int", ".4byte"), 4),
+    **dict.fromkeys((".quad", ".8byte"), 8),
+}
+_ELSEWHERE: Final = 1 << 32  # how far a program is moved to see which values move with it
 
 
 class ListingLine(NamedTuple):
@@ -48,7 +54,9 @@ def assemble(units: Sequence[Unit], symbols: Mapping[str, int]) -> Assembly:
     for _ in range(_MAX_PASSES):
         if program.run_pass():
             return program.result()
-    raise AssemblyError(f"{units[0].name}: the labels still move after {_MAX_PASSES} passes: a size depends on itself")
+    raise program.problem or AssemblyError(
+        f"{units[0].name}: the labels still move after {_MAX_PASSES} passes: a size depends on itself"
+    )
 
 
 def _is_numeric_reference(name: str) -> bool:
@@ -60,47 +68,49 @@ class _Program:
         self._statements = statements
         self._symbols = symbols
         self._near: set[int] = set()  # statements whose branch has become near
-        self._labels: dict[str, int] = {}  # as the pass before left them
-        self._numeric: dict[int, list[tuple[int, int]]] = {}  # N -> [(statement, address)], likewise
+        # Where each statement lies and what each label is, as the pass before found them and as this one does.
+        self._addresses_before: list[int] = []
+        self._addresses: list[int] = []
+        self._labels_before: dict[str, int] = {}
+        self._labels: dict[str, int] = {}
+        self._numeric: dict[int, list[int]] = {}  # N -> the statements that are the label N
+        for index, statement in enumerate(statements):
+            if statement.kind == "label" and statement.name.isdigit():
+                self._numeric.setdefault(int(statement.name), []).append(index)
         self._constants: dict[str, int] = {}
-        self._undefined: AssemblyError | None = None
+        self._moving: set[str] = set()  # constants that are addresses
         self._listing: list[ListingLine] = []
         self._pieces: list[tuple[int, bytes]] = []
-        self._first_pass = True
+        self.problem: AssemblyError | None = None  # the first of this pass: it counts once all addresses are right
 
     def run_pass(self) -> bool:
-        """One walk over the program; True when no label moved and every branch reached."""
-        labels: dict[str, int] = {}
-        numeric: dict[int, list[tuple[int, int]]] = {}
-        grown = len(self._near)
-        self._constants = dict(self._symbols)
+        """One walk over the program; True when nothing moved and every branch reached. AssemblyError if that is wrong."""
+        self._addresses_before, self._addresses = self._addresses, []
+        self._labels_before, self._labels = self._labels, {}
+        self._constants, self._moving = dict(self._symbols), set()
         self._listing, self._pieces = [], []
-        self._undefined = None
+        self.problem = None
+        grown = len(self._near)
         address, mode, total = 0, 0, 0
-        for index, statement in enumerate(self._statements):
+        for statement in self._statements:
             where = statement.location
-            self._here = (index, address)
+            self._addresses.append(address)
             data = b""
             match statement.kind:
                 case "origin":
-                    (origin,) = statement.expressions
-                    address = origin.evaluate(lambda name: 0)
-                case "label" if statement.name.isdigit():
-                    numeric.setdefault(int(statement.name), []).append((index, address))
-                case "label":
-                    if statement.name in labels or statement.name in self._symbols:
-                        raise where.error(f"{statement.name} is defined twice")
-                    labels[statement.name] = address
+                    address = self._evaluate(statement, statement.expressions[0])
+                case "label" if not statement.name.isdigit():
+                    self._require_new(statement)
+                    self._labels[statement.name] = address
                 case "mode":
                     mode = int(statement.name)
                 case "equ":
-                    if statement.name in self._constants or statement.name in labels:
-                        raise where.error(f"{statement.name} is defined twice")
-                    self._constants[statement.name] = self._evaluate(statement, statement.expressions[0])
+                    self._require_new(statement)
+                    self._constant(statement)
                 case "instruction":
                     if not mode:
                         raise where.error("say .code16, .code32 or .code64 before the first instruction")
-                    data = self._instruction(statement, index, mode, address)
+                    data = self._instruction(statement, mode, address)
                 case "data":
                     data = self._data(statement, address, _MAX_BYTES - total)
             if data:
@@ -108,41 +118,68 @@ class _Program:
                 self._listing.append(ListingLine(address, data, where.file, where.line, statement.text))
                 self._pieces.append((address, data))
                 address += len(data)
-        settled = labels == self._labels and numeric == self._numeric and grown == len(self._near)
-        self._labels, self._numeric = labels, numeric
-        if self._undefined is not None and not self._first_pass:
-            raise self._undefined
-        self._first_pass = False
+        settled = self._addresses == self._addresses_before and grown == len(self._near)
+        if settled and self.problem is not None:
+            raise self.problem
         return settled
 
     def result(self) -> Assembly:
         named = {name: value for name, value in self._constants.items() if name not in self._symbols}
         return Assembly(tuple(self._pieces), dict(self._labels), named, tuple(self._listing))
 
-    def _lookup(self, name: str, location: Location) -> int:
-        index, address = self._here
-        if name == ".":
-            return address
+    def _report(self, location: Location, message: str) -> None:
+        self.problem = self.problem or location.error(message)
+
+    def _require_new(self, statement: Statement) -> None:
+        name = statement.name
+        if name in self._labels or name in self._constants:
+            raise statement.location.error(f"{name} is defined twice")
+        if name == "." or name.lower() in REGISTER_BYTES:
+            raise statement.location.error(f"{name} cannot be the name of a label or constant")
+
+    def _lookup(self, name: str, location: Location, elsewhere: int = 0) -> int:
+        """The value of a symbol; `elsewhere`: as if the program lay this many bytes higher."""
+        index = len(self._addresses) - 1
+        address = self._addresses[index]
         if name in self._constants:
-            return self._constants[name]
+            return self._constants[name] + (elsewhere if name in self._moving else 0)
+        # What lies ahead has moved, since the pass before, by as much as this statement has.
+        moved = address - self._addresses_before[index] if self._addresses_before else 0
+        if name == ".":
+            return address + elsewhere
         if _is_numeric_reference(name):
             places = self._numeric.get(int(name[:-1]), [])
-            near = [place for at, place in places if (at > index) == (name[-1] == "f")]
-            if near:
-                return near[0] if name[-1] == "f" else near[-1]
+            if name[-1] == "b" and (behind := [place for place in places if place < index]):
+                return self._addresses[behind[-1]] + elsewhere
+            if name[-1] == "f" and (ahead := [place for place in places if place > index]):
+                return (self._addresses_before[ahead[0]] + moved if self._addresses_before else address) + elsewhere
         elif name in self._labels:
-            return self._labels[name]
+            return self._labels[name] + elsewhere
+        elif name in self._labels_before:
+            return self._labels_before[name] + moved + elsewhere
         # In the first pass a label ahead is not known yet; the place where it is used is a first guess at it.
-        self._undefined = self._undefined or location.error(f"{name} is not defined")
-        return address
+        self._report(location, f"{name} is not defined")
+        return address + elsewhere
 
-    def _evaluate(self, statement: Statement, expression: Expression) -> int:
+    def _evaluate(self, statement: Statement, expression: Expression, elsewhere: int = 0) -> int:
         try:
-            return expression.evaluate(lambda name: self._lookup(name, statement.location))
+            return expression.evaluate(lambda name: self._lookup(name, statement.location, elsewhere))
         except ValueError as error:
-            raise statement.location.error(str(error)) from None
+            self._report(statement.location, str(error))
+            return 0
 
-    def _instruction(self, statement: Statement, index: int, mode: int, address: int) -> bytes:
+    def _is_address(self, statement: Statement, expression: Expression) -> bool:
+        """Whether the value moves with the program: a label's does, the difference of two does not."""
+        return self._evaluate(statement, expression) != self._evaluate(statement, expression, _ELSEWHERE)
+
+    def _constant(self, statement: Statement) -> None:
+        (expression,) = statement.expressions
+        self._constants[statement.name] = self._evaluate(statement, expression)
+        if self._is_address(statement, expression):
+            self._moving.add(statement.name)
+
+    def _instruction(self, statement: Statement, mode: int, address: int) -> bytes:
+        index = len(self._addresses) - 1
         for operand in statement.operands:
             if isinstance(operand, SourceImmediate):
                 self._require_meaning(statement, operand)
@@ -157,44 +194,44 @@ class _Program:
                 self._near.add(index)
                 return encode.encode(instruction, address, near=True)
         except ValueError as error:
-            if self._first_pass and self._undefined is not None:
-                return b"\x90"  # a guess does not fit; the next pass knows the label
-            raise statement.location.error(str(error)) from None
+            self._report(statement.location, str(error))
+            return b"\x90"  # a guess may not fit; a later pass knows better
 
     def _require_meaning(self, statement: Statement, operand: SourceImmediate) -> None:
         """A bare label is an address to a branch, and ambiguous elsewhere: GNU as would load from it."""
-        name = operand.expression.sole_name
-        if name is None or operand.is_offset or statement.name in encode.BRANCHES or statement.name == "ljmp":
+        if operand.is_offset or statement.name in encode.BRANCHES or statement.name in encode.FAR_BRANCHES:
             return
-        if name in self._labels:
-            raise statement.location.error(f"write `offset {name}` for the address of {name}, `[{name}]` for what lies there")
+        if self._is_address(statement, operand.expression):
+            text = operand.expression.text
+            self._report(statement.location, f"write `offset {text}` for this address, `[{text}]` for what lies there")
 
     def _data(self, statement: Statement, address: int, room: int) -> bytes:
         values = [self._evaluate(statement, expression) for expression in statement.expressions]
-        where = statement.location
-        if statement.name in _DATA_BYTES:
-            width = _DATA_BYTES[statement.name]
-            out = bytearray()
-            for value in values:
-                if not -(1 << 8 * width - 1) <= value < 1 << 8 * width and not self._first_pass:
-                    raise where.error(f"{value:#x} does not fit into {width} byte{'s' if width > 1 else ''}")
-                out += (value & (1 << 8 * width) - 1).to_bytes(width, "little")
-            return bytes(out)
-        if statement.name in (".ascii", ".asciz", ".string"):
-            end = b"" if statement.name == ".ascii" else b"\0"
-            try:
-                return b"".join(unescape(string) + end for string in statement.strings)
-            except ValueError as error:
-                raise where.error(str(error)) from None
-        fill = values[1] if len(values) > 1 else 0
-        if not 0 <= fill <= 0xFF:
-            raise where.error(f"the fill {fill:#x} is no byte")
-        if statement.name == ".balign":
-            if values[0] < 1 or values[0] & (values[0] - 1):
-                raise where.error(f"the alignment {values[0]} is no power of two")
-            count = -address % values[0]
-        else:
-            count = values[0]
-        if not 0 <= count <= room:
-            raise where.error(f"{count} bytes of fill: there is room for {room}")
-        return bytes([fill]) * count
+        try:
+            return _data_bytes(statement, values, address, room)
+        except ValueError as error:
+            self._report(statement.location, str(error))
+            return b""
+
+
+def _data_bytes(statement: Statement, values: Sequence[int], address: int, room: int) -> bytes:
+    """What a data directive emits; ValueError for a value that does not fit, or for more than `room` bytes of fill."""
+    if statement.name in _DATA_BYTES:
+        width = _DATA_BYTES[statement.name]
+        for value in values:
+            require_fit(value, width)
+        return b"".join((value & (1 << 8 * width) - 1).to_bytes(width, "little") for value in values)
+    if statement.strings:
+        end = b"" if statement.name == ".ascii" else b"\0"
+        return b"".join(unescape(string) + end for string in statement.strings)
+    fill = values[1] if len(values) > 1 else 0
+    if not 0 <= fill <= 0xFF:
+        raise ValueError(f"the fill {fill:#x} is no byte")
+    count = values[0]
+    if statement.name == ".balign":
+        if count < 1 or count & (count - 1):
+            raise ValueError(f"the alignment {count} is no power of two")
+        count = -address % count
+    if not 0 <= count <= room:
+        raise ValueError(f"{count} bytes of fill: there is room for {room}")
+    return bytes([fill]) * count

@@ -21,6 +21,7 @@ def abi_symbols() -> dict[str, int]:
         "MEMMAP_TYPE_PMEM": pvh.MEMMAP_TYPE_PMEM,
         "MEMMAP_MAX_ENTRIES": pvh.MEMMAP_MAX_ENTRIES,
         "TSS_LIMIT": pvh.TSS_LIMIT,
+        "MTRR_DEF_TYPE_VALUE": x86.MTRR_DEF_TYPE_WRITE_BACK,
         "POST_PORT": firmware.POST_PORT,
         "DEBUGCON_PORT": firmware.DEBUGCON_PORT,
     }
@@ -28,7 +29,9 @@ def abi_symbols() -> dict[str, int]:
         symbols |= layout.symbols()
     names = ("RESET_CS_BASE", "CPUID_FEATURES_LEAF", "CPUID_1_EDX_MTRR", "MSR_MTRR_DEF_TYPE")
     symbols |= {name: getattr(x86, name) for name in names}
-    symbols |= {name: value for name, value in vars(x86).items() if name.startswith(("CR0_", "EFLAGS_")) and isinstance(value, int)}
+    symbols |= {
+        name: value for name, value in vars(x86).items() if name.startswith(("CR0_", "EFLAGS_")) and isinstance(value, int)
+    }
     return symbols
 
 
@@ -43,7 +46,6 @@ def _gdt_symbols() -> dict[str, int]:
         "DESC_DATA32": x86.descriptor(0, _FLAT_PAGES, data, _FLAT_BITS),
         "DESC_TSS": x86.descriptor(0, pvh.TSS_LIMIT, x86.TYPE_TSS32_AVAILABLE, x86.DESC_P),
         "GDT_SIZE": GDT_ENTRIES * x86.DESC_SIZE,
-        "MTRR_DEF_TYPE_VALUE": x86.MTRR_DEF_TYPE_ENABLE | x86.MTRR_TYPE_WRITE_BACK,
     }
 
 

@@ -93,6 +93,20 @@ def write_elf(bits: int, entry: int, segments: Sequence[ElfSegment], symbols: Ma
             struct.pack_into("<IIIIIIII", body, at, *fields)
     ident = b"\x7fELF" + bytes([2 if wide else 1, 1, 1]) + bytes(9)
     machine = EM_X86_64 if wide else EM_386
-    head = (_ET_EXEC, machine, 1, entry, header_size, sections_offset, 0, header_size, phdr_size, len(segments), shdr_size, 5, 4)
+    head = (
+        _ET_EXEC,
+        machine,
+        1,
+        entry,
+        header_size,
+        sections_offset,
+        0,
+        header_size,
+        phdr_size,
+        len(segments),
+        shdr_size,
+        5,
+        4,
+    )
     struct.pack_into("<16sHHIQQQIHHHHHH" if wide else "<16sHHIIIIIHHHHHH", body, 0, ident, *head)
     return bytes(body)

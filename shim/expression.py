@@ -1,7 +1,8 @@
 """Integer expressions of the assembly source, with the operators and the precedence of GNU as.
 
-From the tightest: `* / % << >>`, then `| & ^`, then `+ -`, then the comparisons (1 if true, else 0). Unlike in C, `|` and
-`&` bind tighter than `+`.
+From the tightest: `* / % << >>`, then `| & ^`, then `+ -`, then the comparisons (-1 if true, else 0). Unlike in C, `|` and
+`&` bind tighter than `+`. `/` and `%` round towards zero, `>>` shifts zeros into a negative number of 64 bits. A value
+beyond 64 bits, which GNU as would wrap, is an error.
 """
 
 import re
@@ -12,35 +13,49 @@ _TOKEN: Final = re.compile(
     r"\s*(?:(?P<number>\d\w*)|(?P<name>[A-Za-z_.$][\w.$]*)|(?P<char>'(?:\\.|[^\\'])')|(?P<op><<|>>|==|!=|<=|>=|[-+*/%|&^~()<>]))"
 )
 _NUMERIC_LABEL: Final = re.compile(r"\d+[bf]")
+_NUMBER: Final = re.compile(r"0x[0-9a-f]+|0b[01]+|0|[1-9][0-9]*")
+_MAX_NESTING: Final = 32
+_MASK64: Final = (1 << 64) - 1
 _ESCAPES: Final = {"n": 10, "r": 13, "t": 9, "0": 0, "\\": 92, "'": 39, '"': 34}
 
 
 def _divide(a: int, b: int) -> int:
     if b == 0:
         raise ValueError("division by zero")
-    return a // b
+    quotient = abs(a) // abs(b)
+    return quotient if (a < 0) == (b < 0) else -quotient
 
 
 def _modulo(a: int, b: int) -> int:
-    if b == 0:
-        raise ValueError("division by zero")
-    return a % b
+    return a - b * _divide(a, b)
 
 
-def _shift(a: int, b: int) -> int:
+def _shift_left(a: int, b: int) -> int:
     if not 0 <= b < 64:
         raise ValueError(f"shift count {b} is not between 0 and 63")
     return a << b
 
 
+def _shift_right(a: int, b: int) -> int:
+    if not 0 <= b < 64:
+        raise ValueError(f"shift count {b} is not between 0 and 63")
+    return (a & _MASK64 if a < 0 else a) >> b
+
+
+def _bounded(value: int) -> int:
+    if not -(1 << 63) <= value <= _MASK64:
+        raise ValueError("a number of the expression does not fit into 64 bits")
+    return value
+
+
 _LEVELS: Final[tuple[dict[str, Callable[[int, int], int]], ...]] = (
     {
-        "==": lambda a, b: int(a == b),
-        "!=": lambda a, b: int(a != b),
-        "<": lambda a, b: int(a < b),
-        ">": lambda a, b: int(a > b),
-        "<=": lambda a, b: int(a <= b),
-        ">=": lambda a, b: int(a >= b),
+        "==": lambda a, b: -(a == b),
+        "!=": lambda a, b: -(a != b),
+        "<": lambda a, b: -(a < b),
+        ">": lambda a, b: -(a > b),
+        "<=": lambda a, b: -(a <= b),
+        ">=": lambda a, b: -(a >= b),
     },
     {"+": lambda a, b: a + b, "-": lambda a, b: a - b},
     {"|": lambda a, b: a | b, "&": lambda a, b: a & b, "^": lambda a, b: a ^ b},
@@ -48,8 +63,8 @@ _LEVELS: Final[tuple[dict[str, Callable[[int, int], int]], ...]] = (
         "*": lambda a, b: a * b,
         "/": _divide,
         "%": _modulo,
-        "<<": _shift,
-        ">>": lambda a, b: a >> _shift(1, b).bit_length() - 1,
+        "<<": _shift_left,
+        ">>": _shift_right,
     },
 )
 
@@ -62,16 +77,11 @@ class _Token(NamedTuple):
 def number(text: str) -> int:
     """A literal: decimal, 0x… or 0b…; ValueError for anything else, a leading zero (octal elsewhere) included."""
     lowered = text.lower()
-    try:
-        if lowered.startswith("0x"):
-            return int(lowered[2:], 16)
-        if lowered.startswith("0b"):
-            return int(lowered[2:], 2)
-        if len(lowered) > 1 and lowered[0] == "0":
-            raise ValueError
-        return int(lowered, 10)
-    except ValueError:
-        raise ValueError(f"{text!r} is no number: write 10, 0x0a or 0b1010") from None
+    if not _NUMBER.fullmatch(lowered):
+        raise ValueError(f"{text!r} is no number: write 10, 0x0a or 0b1010")
+    if len(lowered) > 66:  # the longest of 64 bits is a binary one
+        raise ValueError(f"{text[:16]}… does not fit into 64 bits")
+    return _bounded(int(lowered, 0))
 
 
 def unescape(text: str) -> bytes:
@@ -82,6 +92,8 @@ def unescape(text: str) -> bytes:
         if text[at] != "\\":
             out += text[at].encode()
             at += 1
+        elif text[at + 1 : at + 2] == "0" and text[at + 2 : at + 3].isdigit():
+            raise ValueError(f"octal escapes are not taken: {text[at : at + 3]!r}")
         elif at + 1 < len(text) and text[at + 1] in _ESCAPES:
             out.append(_ESCAPES[text[at + 1]])
             at += 2
@@ -113,24 +125,9 @@ class Expression:
         if not self._tokens:
             raise ValueError("an expression is missing")
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The symbols that it mentions, `1b` and `1f` included."""
-        return tuple(
-            token.text
-            for token in self._tokens
-            if token.kind == "name" or token.kind == "number" and _NUMERIC_LABEL.fullmatch(token.text)
-        )
-
-    @property
-    def sole_name(self) -> str | None:
-        """The symbol, where the expression is nothing but a symbol plus or minus something."""
-        first = self._tokens[0]
-        return first.text if first.kind == "name" and len(self.names) == 1 else None
-
     def evaluate(self, lookup: Callable[[str], int]) -> int:
         """Its value; ValueError for a syntax error, and what `lookup` raises for a symbol that it does not know."""
-        at = 0
+        at, nesting = 0, 0
         tokens = self._tokens
 
         def binary(level: int) -> int:
@@ -141,10 +138,19 @@ class Expression:
             while at < len(tokens) and tokens[at].kind == "op" and tokens[at].text in _LEVELS[level]:
                 operator = _LEVELS[level][tokens[at].text]
                 at += 1
-                value = operator(value, binary(level + 1))
+                value = _bounded(operator(value, binary(level + 1)))
             return value
 
         def unary() -> int:
+            nonlocal nesting
+            if nesting == _MAX_NESTING:
+                raise ValueError(f"more than {_MAX_NESTING} signs and parentheses inside each other")
+            nesting += 1
+            value = _bounded(primary())
+            nesting -= 1
+            return value
+
+        def primary() -> int:
             nonlocal at
             if at == len(tokens):
                 raise ValueError(f"the expression {self.text!r} ends too early")
@@ -156,14 +162,18 @@ class Expression:
                 case "name":
                     return lookup(token.text)
                 case "char":
-                    return unescape(token.text[1:-1])[0]
+                    char = unescape(token.text[1:-1])
+                    if len(char) != 1:
+                        raise ValueError(f"{token.text} is more than one byte")
+                    return char[0]
             match token.text:
                 case "-":
                     return -unary()
                 case "+":
                     return unary()
                 case "~":
-                    return ~unary()
+                    value = unary()
+                    return ~value if value < 1 << 63 else value ^ _MASK64
                 case "(":
                     value = binary(0)
                     if at == len(tokens) or tokens[at].text != ")":

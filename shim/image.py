@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from .abi import params
 from .abi.firmware import PANICS, panic_message
-from .abi.x86 import RESET_VECTOR
+from .abi.x86 import ADDRESS_4G, RESET_VECTOR
 from .assembler import Assembly, assemble
 from .blob import Blob
 from .defs import firmware_symbols
@@ -50,15 +50,14 @@ def build(
     if len({stage.slot for stage in stages}) != len(stages):
         raise BootError("each stage slot takes one stage")
     assembly = assemble(_units(stages, sources or {}), firmware_symbols(spec, verbose))
+    _require_room(assembly, stages)
     rom = bytearray(size)
     paddr = rom_span(size).start
     at = PARAMS_PADDR - paddr
     rom[at : at + len(params.EMPTY_PARAMS)] = params.EMPTY_PARAMS
     for address, data in assembly.pieces:
         rom[address - paddr : address - paddr + len(data)] = data
-    return Blob(
-        bytes(rom), assembly.labels, assembly.listing, _manifest(spec, stages, verbose, bytes(rom), assembly)
-    )
+    return Blob(bytes(rom), assembly.labels, assembly.listing, _manifest(spec, stages, verbose, bytes(rom), assembly))
 
 
 def firmware_units(stages: Sequence[Stage] = ()) -> list[Unit]:
@@ -73,7 +72,7 @@ def _units(stages: Sequence[Stage], sources: Mapping[str, str]) -> list[Unit]:
         raise BootError(f"the firmware has no source file {', '.join(sorted(unknown))}")
 
     def text(name: str) -> str:
-        return sources.get(name) or asm_source(name)
+        return sources[name] if name in sources else asm_source(name)
 
     units = [Unit(names[0], text(names[0]), CODE_ORIGIN), *(Unit(name, text(name)) for name in names[1:])]
     units.append(Unit("panics.s", _panic_records()))
@@ -82,9 +81,26 @@ def _units(stages: Sequence[Stage], sources: Mapping[str, str]) -> list[Unit]:
         units += [
             Unit(_STAGE, f".code32\n{label}:"),
             Unit(stage.name, stage.text),
+            Unit(_STAGE, ".code32"),
             Unit(_STAGE_END, asm_source(_STAGE_END)),
         ]
     return [*units, Unit(_RESET, text(_RESET), RESET_VECTOR)]
+
+
+def _require_room(assembly: Assembly, stages: Sequence[Stage]) -> None:
+    """AssemblyError unless the code ends before the reset vector, and what stands there before 4 GiB."""
+    starts = [index for index, (address, _) in enumerate(assembly.pieces) if address == RESET_VECTOR]
+    if not starts:
+        raise AssemblyError(f"{_RESET}: nothing stands at the reset vector")
+    code, reset = assembly.pieces[: starts[-1]], assembly.pieces[starts[-1] :]
+    end = max((address + len(data) for address, data in code), default=CODE_ORIGIN)
+    if end > RESET_VECTOR:
+        blame = stages[-1].name if stages else "the firmware"
+        free = RESET_VECTOR - CODE_ORIGIN
+        raise AssemblyError(f"{blame}: {end - CODE_ORIGIN} bytes of code do not fit: there are {free}")
+    end = max(address + len(data) for address, data in reset)
+    if end > ADDRESS_4G:
+        raise AssemblyError(f"{_RESET}: {end - RESET_VECTOR} bytes do not fit: there are {ADDRESS_4G - RESET_VECTOR}")
 
 
 def _panic_records() -> str:
@@ -98,18 +114,13 @@ def _panic_records() -> str:
 
 
 def _manifest(spec: MachineSpec, stages: Sequence[Stage], verbose: bool, rom: bytes, assembly: Assembly) -> dict[str, Any]:
-    code = [(address, len(data)) for address, data in assembly.pieces if address < RESET_VECTOR]
-    end = max(address + length for address, length in code)
-    if end > RESET_VECTOR:
-        blame = stages[-1].name if stages else "the firmware"
-        free = RESET_VECTOR - CODE_ORIGIN
-        raise AssemblyError(f"{blame}: {end - CODE_ORIGIN} bytes of code do not fit: there are {free}")
     return {
         "pvhboot": VERSION,
         "machine": spec.name,
         "verbose": verbose,
         "stages": [
-            {"slot": stage.slot, "file": stage.name, "sha256": hashlib.sha256(stage.text.encode()).hexdigest()} for stage in stages
+            {"slot": stage.slot, "file": stage.name, "sha256": hashlib.sha256(stage.text.encode()).hexdigest()}
+            for stage in stages
         ],
         "rom": {"paddr": hex(rom_span(len(rom)).start), "size": len(rom), "sha256": hashlib.sha256(rom).hexdigest()},
         "code_bytes": sum(len(data) for _, data in assembly.pieces),

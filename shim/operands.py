@@ -12,8 +12,8 @@ _SIZE_NAMES: Final = {size: name for name, size in SIZES.items()}
 SEGMENT_REGISTERS: Final = ("es", "cs", "ss", "ds", "fs", "gs")
 _LEGACY: Final = ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di")
 REGISTER_BYTES: Final[dict[str, int]] = {
-    **{name: 1 for name in ("al", "cl", "dl", "bl", "ah", "ch", "dh", "bh", "spl", "bpl", "sil", "dil")},
-    **{name: 2 for name in (*_LEGACY, *SEGMENT_REGISTERS)},
+    **dict.fromkeys(("al", "cl", "dl", "bl", "ah", "ch", "dh", "bh", "spl", "bpl", "sil", "dil"), 1),
+    **dict.fromkeys((*_LEGACY, *SEGMENT_REGISTERS), 2),
     **{"e" + name: 4 for name in _LEGACY},
     **{"r" + name: 8 for name in _LEGACY},
     **{f"r{n}{suffix}": size for n in range(8, 16) for suffix, size in (("", 8), ("d", 4), ("w", 2), ("b", 1))},
@@ -43,9 +43,15 @@ class Memory(NamedTuple):
     size: int | None
     segment: str | None
     base: str | None
-    index: str | None
+    index_register: str | None
     scale: int
     displacement: int
+
+    @property
+    def explicit_segment(self) -> str | None:
+        """The segment, where it is another than the one that base and index imply: only then it takes a prefix."""
+        on_stack = self.base in ("esp", "rsp", "ebp", "rbp", "bp") or self.index_register == "bp"
+        return self.segment if self.segment != ("ss" if on_stack else "ds") else None
 
 
 Operand = Register | Immediate | Memory
@@ -75,6 +81,8 @@ def parse(text: str) -> SourceOperand:
         return Register(stripped.lower())
     if "[" in stripped:
         return _parse_memory(stripped)
+    if re.match(r"(short|near|far)\s", stripped, re.IGNORECASE):
+        raise ValueError(f"write the target alone, without {stripped.split()[0]}: a branch is short wherever it reaches")
     if match := re.match(r"offset\s+(.*)", stripped, re.IGNORECASE):
         return SourceImmediate(Expression(match.group(1)), True)
     return SourceImmediate(Expression(stripped), False)
@@ -91,6 +99,8 @@ def _parse_memory(text: str) -> SourceMemory:
     inside = match.group("inside")
     for sign, term in _split_terms(inside):
         name, _, factor = (part.strip() for part in term.partition("*"))
+        if factor.lower() in REGISTER_BYTES:
+            name, factor = factor, name
         is_register = name.lower() in REGISTER_BYTES
         if is_register and sign == "-":
             raise ValueError(f"a register cannot be subtracted: {text!r}")
@@ -106,11 +116,11 @@ def _parse_memory(text: str) -> SourceMemory:
             raise ValueError(f"too many registers in {text!r}")
         else:
             rest.append(f"{sign or '+'} {term}")
+    if index == "esp" and scale == 1 and base != "esp":
+        base, index = index, base  # esp is no index: the other one is
     size = match.group("size")
     segment = match.group("segment")
-    operand = Memory(
-        SIZES[size.lower()] if size else None, segment.lower() if segment else None, base, index, scale, 0
-    )
+    operand = Memory(SIZES[size.lower()] if size else None, segment.lower() if segment else None, base, index, scale, 0)
     return SourceMemory(operand, Expression(" ".join(rest)) if rest else None)
 
 
@@ -121,7 +131,7 @@ def _split_terms(text: str) -> list[tuple[str, str]]:
     sign, term = "", ""
     for char in text:
         depth += (char == "(") - (char == ")")
-        if char in "+-" and depth == 0 and (term.strip() or not sign and char == "-"):
+        if char in "+-" and depth == 0 and (term.strip() or (not sign and char == "-")):
             if term.strip():
                 terms.append((sign, term.strip()))
             sign, term = char, ""

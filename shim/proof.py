@@ -12,8 +12,20 @@ _CANONICAL: Final = {
         stem + name: stem + canonical
         for stem in ("j", "set", "cmov")
         for name, canonical in {
-            **{"c": "b", "nae": "b", "nb": "ae", "nc": "ae", "z": "e", "nz": "ne", "na": "be", "nbe": "a"},
-            **{"pe": "p", "po": "np", "nge": "l", "nl": "ge", "ng": "le", "nle": "g"},
+            "c": "b",
+            "nae": "b",
+            "nb": "ae",
+            "nc": "ae",
+            "z": "e",
+            "nz": "ne",
+            "na": "be",
+            "nbe": "a",
+            "pe": "p",
+            "po": "np",
+            "nge": "l",
+            "nl": "ge",
+            "ng": "le",
+            "nle": "g",
         }.items()
     },
     "loopz": "loope",
@@ -21,9 +33,17 @@ _CANONICAL: Final = {
     "sal": "shl",
     "lgdtd": "lgdt",
     "lidtd": "lidt",
+    "pushad": "pushal",
+    "popad": "popal",
     "repz": "repe",
     "repnz": "repne",
 }
+# Those that have the size of the mode where they do not say one. In 16-bit code Capstone names cbw and cwd after their
+# 32-bit forms.
+_CANONICAL_16: Final = {"pusha": "pushaw", "popa": "popaw", "cbw": "cwde", "cwd": "cdq"}
+_CANONICAL_32: Final = {"pusha": "pushal", "popa": "popal", "pushf": "pushfd", "popf": "popfd", "iret": "iretd"}
+_CANONICAL_64: Final = {"pushf": "pushfq", "popf": "popfq", "iret": "iretd"}
+_CANONICAL_BY_MODE: Final = {16: _CANONICAL_16, 32: _CANONICAL_32, 64: _CANONICAL_64}
 _COMMUTING: Final = frozenset({"xchg", "test"})
 
 
@@ -52,7 +72,7 @@ def prove(wanted: Instruction, code: bytes, address: int) -> None:
 def _mismatch(wanted: Instruction, got: Any) -> str | None:
     words = got.mnemonic.split()
     prefix = "" if wanted.prefix == "data32" else _CANONICAL.get(wanted.prefix, wanted.prefix)
-    mnemonic = _CANONICAL.get(wanted.mnemonic, wanted.mnemonic)
+    mnemonic = _CANONICAL_BY_MODE[wanted.mode].get(wanted.mnemonic) or _CANONICAL.get(wanted.mnemonic, wanted.mnemonic)
     if wanted.mnemonic[:-1] in ("movs", "stos", "lods", "ins", "outs") and prefix == "repe":
         prefix = "rep"
     got_prefix = words[0] if len(words) == 2 else ""
@@ -95,21 +115,21 @@ def _operand_mismatch(wanted: Operand, found: Any, got: Any, mnemonic: str) -> s
                 return f"{value:#x} is missing"
             branch = got.group(x86.X86_GRP_JUMP) or got.group(x86.X86_GRP_CALL) or got.group(x86.X86_GRP_BRANCH_RELATIVE)
             bits = 8 * found.size if not branch or got.addr_size != 2 else 16
-            if mnemonic == "ljmp":
+            if mnemonic in ("ljmp", "lcall"):
                 bits = 32
             if not branch:
                 require_fit(value, bits // 8)
             if (found.imm - value) % (1 << bits):
                 return f"{value:#x} became {found.imm:#x}"
-        case Memory(size, segment, base, index, scale, displacement):
+        case Memory(size, _, base, index, scale, displacement):
             memory = found.mem if found.type == x86.X86_OP_MEM else None
             if memory is None:
                 return "the memory operand is missing"
             # esp cannot be scaled, and without a scale base and index may change places.
             places = {(base, index), (index, base)} if scale == 1 else {(base, index)}
-            if (name(memory.base), name(memory.index)) not in places or index and memory.scale != scale:
+            if (name(memory.base), name(memory.index)) not in places or (index and memory.scale != scale):
                 return "another address"
-            if segment != name(memory.segment):
+            if wanted.explicit_segment != name(memory.segment):
                 return "another segment"
             require_fit(displacement, got.addr_size)
             if (memory.disp - displacement) % (1 << 8 * got.addr_size):

@@ -1,5 +1,6 @@
-"""Assembly source to statements: comments, labels, directives, macros and conditions, each with the file and line it is from."""
+"""Assembly source to statements: comments, labels, directives, macros and conditions, each with its file and line."""
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
@@ -9,9 +10,14 @@ from .errors import AssemblyError
 from .expression import Expression
 from .operands import SourceOperand, parse
 
-_LABEL: Final = re.compile(r"\s*([A-Za-z_.$][\w.$]*|\d+)\s*:(?!:)")
+_LABEL: Final = re.compile(r"\s*([A-Za-z_.$][\w.$]*|[0-9]{1,9})\s*:(?!:)")
 _NAME: Final = re.compile(r"[A-Za-z_.$][\w.$]*")
+_MNEMONIC: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*")
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+_CONDITIONS: Final = (".if", ".ifdef", ".ifndef", ".else", ".endif")
 _MAX_MACRO_DEPTH: Final = 32
+_MAX_LINES: Final = 200_000  # macros included: they can call each other without a statement coming of it
+_MAX_LINE: Final = 4096  # characters: an argument can double with each call
 _MAX_STATEMENTS: Final = 100_000
 _DATA: Final = {
     **dict.fromkeys((".byte", ".word", ".2byte", ".short", ".long", ".int", ".4byte", ".quad", ".8byte"), (1, 4096)),
@@ -88,7 +94,7 @@ def strip_comment(line: str) -> str:
             at += char == "\\"
             if char == quote:
                 quote = ""
-        elif char == '"' or char == "'" and line[at + 2 : at + 3] == "'" or line.startswith("'\\", at):
+        elif char == '"' or (char == "'" and line[at + 2 : at + 3] == "'") or line.startswith("'\\", at):
             quote = char
         elif char == "#" or line.startswith("//", at):
             return line[:at].rstrip()
@@ -110,7 +116,7 @@ def split_list(text: str) -> list[str]:
                 char = text[at : at + 1]
             elif char == quote:
                 quote = ""
-        elif char == '"' or char == "'" and text[at + 1 : at + 2]:
+        elif char == '"' or (char == "'" and text[at + 1 : at + 2]):
             quote = char
         elif char in "[(":
             depth += 1
@@ -127,13 +133,25 @@ def split_list(text: str) -> list[str]:
     return parts
 
 
+def _first_word(text: str) -> tuple[str, str]:
+    """The first word and the rest, both without the white space around them."""
+    word, *rest = text.split(None, 1) or [""]
+    return word, rest[0].strip() if rest else ""
+
+
+def _require_nothing(word: str, rest: str) -> None:
+    if rest:
+        raise ValueError(f"{word} takes nothing behind it: {rest!r}")
+
+
 class _Expander:
     def __init__(self, symbols: Mapping[str, int]) -> None:
         self.statements: list[Statement] = []
         self._constants = dict(symbols)
         self._macros: dict[str, _Macro] = {}
         self._open_macro: tuple[Location, str, _Macro] | None = None
-        self._conditions: list[tuple[Location, bool, bool]] = []  # (where, taken now, any branch taken so far)
+        self._conditions: list[tuple[Location, bool, bool]] = []  # (where, taken now, whether there was an .else)
+        self._lines = 0
 
     def run(self, lines: Sequence[_Line], depth: int) -> None:
         for line in lines:
@@ -151,14 +169,19 @@ class _Expander:
 
     def _line(self, line: _Line, depth: int) -> None:
         text = line.text
-        word, _, rest = text.strip().partition(" ")
-        word, rest = word.lower().strip(), rest.strip()
+        self._lines += 1
+        if self._lines > _MAX_LINES or len(text) > _MAX_LINE:
+            raise ValueError(f"more than {_MAX_LINES} lines, macros included, or more than {_MAX_LINE} characters in this one")
+        word, rest = _first_word(text)
+        word = word.lower()
         if self._open_macro is not None:
-            self._macro_line(line, word)
+            self._macro_line(line, word, rest)
             return
-        if word in (".if", ".ifdef", ".ifndef", ".else", ".endif"):
+        if word in _CONDITIONS:
             self._condition(line.location, word, rest)
             return
+        if word.startswith((".if", ".else")):  # even where nothing is taken: its .endif would end another condition
+            raise ValueError(f"unknown directive {word}: the conditions are {', '.join(_CONDITIONS)}")
         if not all(taken for _, taken, _ in self._conditions):
             return
         while match := _LABEL.match(text):
@@ -169,8 +192,7 @@ class _Expander:
             return
         if ";" in text and '"' not in text and "'" not in text:
             raise ValueError("a comment starts with #, and each instruction has a line of its own: `;` is neither")
-        word, _, rest = text.replace("\t", " ").partition(" ")
-        self._statement(line.location, text, word, rest.strip(), depth)
+        self._statement(line.location, text, *_first_word(text), depth)
 
     def _add(self, statement: Statement) -> None:
         if len(self.statements) >= _MAX_STATEMENTS:
@@ -182,12 +204,17 @@ class _Expander:
         if word in self._macros:
             self._call(location, word, rest, depth)
         elif lowered == ".macro":
-            name, _, parameters = rest.partition(" ")
+            name, parameters = _first_word(rest)
             if not _NAME.fullmatch(name):
                 raise ValueError(".macro needs a name")
+            if name in self._macros:
+                raise ValueError(f"the macro {name} is defined twice")
             names = tuple(part for part in re.split(r"[\s,]+", parameters) if part)
+            if not all(map(_NAME.fullmatch, names)) or len(set(names)) != len(names):
+                raise ValueError(f".macro {name} takes plain parameter names, each one once")
             self._open_macro = (location, name, _Macro(names, []))
         elif lowered in _MODES:
+            _require_nothing(lowered, rest)
             self._add(Statement("mode", location, text, _MODES[lowered]))
         elif lowered in (".equ", ".set"):
             self._constant(location, text, rest)
@@ -199,7 +226,7 @@ class _Expander:
             self._add(Statement("data", location, text, lowered, expressions=tuple(map(Expression, parts))))
         elif lowered in _STRINGS:
             strings = split_list(rest)
-            if not all(len(part) >= 2 and part[0] == part[-1] == '"' for part in strings):
+            if not all(map(_STRING.fullmatch, strings)):
                 raise ValueError(f'{lowered} takes strings: "…"')
             self._add(Statement("data", location, text, lowered, strings=tuple(part[1:-1] for part in strings)))
         elif lowered.startswith("."):
@@ -211,9 +238,11 @@ class _Expander:
         prefix = ""
         if word.lower() in PREFIXES:
             prefix = word.lower()
-            word, _, rest = rest.partition(" ")
+            word, rest = _first_word(rest)
             if not word:
                 raise ValueError(f"{prefix} needs an instruction behind it")
+        if not _MNEMONIC.fullmatch(word):
+            raise ValueError(f"cannot read the instruction {word!r}")
         operands = tuple(map(parse, split_list(rest))) if rest.strip() else ()
         self._add(Statement("instruction", location, text, word.lower(), prefix, operands))
 
@@ -223,23 +252,23 @@ class _Expander:
         if not _NAME.fullmatch(name):
             raise ValueError(".equ takes a name and a value: .equ NAME, 5")
         expression = Expression(value)
-        try:
+        with contextlib.suppress(KeyError):  # of a label: the passes compute it then, and no condition can use it
             self._constants[name] = expression.evaluate(self._constants.__getitem__)
-        except KeyError:
-            pass  # it depends on a label: the passes compute it, and no condition can use it
         self._add(Statement("equ", location, text, name, expressions=(expression,)))
 
     def _condition(self, location: Location, word: str, rest: str) -> None:
         outer = all(taken for _, taken, _ in self._conditions)
         if word in (".if", ".ifdef", ".ifndef"):
-            taken = outer and self._decide(word, rest)
-            self._conditions.append((location, taken, taken))
+            self._conditions.append((location, outer and self._decide(word, rest), False))
             return
+        _require_nothing(word, rest)
         if not self._conditions:
             raise ValueError(f"{word} without .if")
-        where, _, before = self._conditions.pop()
+        where, taken, has_else = self._conditions.pop()
         if word == ".else":
-            self._conditions.append((where, not before, True))
+            if has_else:
+                raise ValueError("a second .else")
+            self._conditions.append((where, not taken, True))
 
     def _decide(self, word: str, rest: str) -> bool:
         if word == ".if":
@@ -247,14 +276,17 @@ class _Expander:
                 return bool(Expression(rest).evaluate(self._constants.__getitem__))
             except KeyError as error:
                 raise ValueError(f".if needs constants: {error.args[0]} is none that is known here") from None
+        if not _NAME.fullmatch(rest):
+            raise ValueError(f"{word} takes a name")
         return (rest in self._constants) == (word == ".ifdef")
 
-    def _macro_line(self, line: _Line, word: str) -> None:
+    def _macro_line(self, line: _Line, word: str, rest: str) -> None:
         assert self._open_macro is not None
         _, name, macro = self._open_macro
         if word == ".macro":
             raise ValueError("a macro cannot be defined in another")
         if word == ".endm":
+            _require_nothing(word, rest)
             self._macros[name] = macro
             self._open_macro = None
         else:

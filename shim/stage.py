@@ -33,19 +33,21 @@ class Stage(NamedTuple):
 
 def make_stage(slot: str, name: str, text: str) -> Stage:
     """A stage from source text; BootError for an unknown slot or a missing or unreadable Clobbers line."""
-    if slot not in SLOTS:
-        raise BootError(f"no stage named {slot!r}; there is: {', '.join(SLOTS)}")
+    _require_slot(slot)
     for line, content in enumerate(text.split("\n"), 1):
         if match := _CLOBBERS.match(content):
             try:
                 return Stage(slot, name, text, _parse(match.group(1)))
             except ValueError as error:
                 raise AssemblyError(f"{name}:{line}: {error}") from None
-    raise AssemblyError(f"{name}:1: a stage says what it changes: add a line `# Clobbers: eax, flags`, or `# Clobbers: nothing`")
+    raise AssemblyError(
+        f"{name}:1: a stage says what it changes: add a line `# Clobbers: eax, flags`, or `# Clobbers: nothing`"
+    )
 
 
 def read_stage(slot: str, path: str) -> Stage:
-    """A stage from a file; BootError if it cannot be read."""
+    """A stage from a file; BootError as make_stage, and if it cannot be read."""
+    _require_slot(slot)
     try:
         with open(path, encoding="utf-8") as file:
             return make_stage(slot, os.path.basename(path), file.read())
@@ -55,10 +57,17 @@ def read_stage(slot: str, path: str) -> Stage:
         raise BootError(f"{path}: the stage is no UTF-8 text: give the assembly source, not a binary") from None
 
 
+def _require_slot(slot: str) -> None:
+    if slot not in SLOTS:
+        raise BootError(f"no stage named {slot!r}; there is: {', '.join(SLOTS)}")
+
+
 def _parse(text: str) -> Clobbers:
     registers: set[str] = set()
     memory: list[tuple[int, int]] = []
     flags = False
+    if not text.strip():
+        raise ValueError("Clobbers names nothing: write `# Clobbers: nothing` if that is meant")
     for word in (part.strip().lower() for part in text.split(",")):
         if word in ("", "nothing"):
             continue

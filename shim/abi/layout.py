@@ -29,8 +29,7 @@ class Layout(Generic[RecordT]):
         self.size: int = self._struct.size
         fields: dict[str, Field] = {}
         offset = 0
-        names: tuple[str, ...] = getattr(record, "_fields")
-        for name, code in zip(names, codes, strict=True):
+        for name, code in zip(record.__annotations__, codes, strict=True):
             fields[name] = Field(offset, _FIELD_BYTES[code])
             offset += _FIELD_BYTES[code]
         self.fields: Mapping[str, Field] = fields

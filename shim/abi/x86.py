@@ -75,13 +75,11 @@ def descriptor(base: int, limit: int, kind: int, bits: int) -> int:
     if not 0 <= limit <= 0xFFFFF or not 0 <= base <= 0xFFFFFFFF:
         raise ValueError(f"base {base:#x} or limit {limit:#x} does not fit a descriptor")
     return (
-        (limit & 0xFFFF)
-        | (base & 0xFFFFFF) << 16
-        | kind << DESC_TYPE_SHIFT
-        | bits
-        | (limit >> 16) << 48
-        | (base >> 24) << 56
+        (limit & 0xFFFF) | (base & 0xFFFFFF) << 16 | kind << DESC_TYPE_SHIFT | bits | (limit >> 16) << 48 | (base >> 24) << 56
     )
+
+
+SEGMENT_NAMES: Final = ("cs", "ds", "es", "ss", "fs", "gs")
 
 
 class Segment(NamedTuple):
@@ -101,9 +99,13 @@ class Segment(NamedTuple):
 # The legacy MTRRs: CPUID.01H:EDX says whether there are any.
 CPUID_FEATURES_LEAF: Final = 1
 CPUID_1_EDX_MTRR: Final = 1 << 12
+MSR_EFER: Final = 0xC0000080
+EFER_LMA: Final = 1 << 10  # long mode is active
 MSR_MTRR_DEF_TYPE: Final = 0x2FF
 MTRR_DEF_TYPE_ENABLE: Final = 1 << 11
 MTRR_TYPE_WRITE_BACK: Final = 6
+# What a handoff leaves there: MTRRs on, no ranges (the fixed ones off), everything write-back.
+MTRR_DEF_TYPE_WRITE_BACK: Final = MTRR_DEF_TYPE_ENABLE | MTRR_TYPE_WRITE_BACK
 
 # The processor after a reset (SDM table 10-1). Execution starts at CS base + IP, 16 bytes below 4 GiB.
 RESET_CS_SELECTOR: Final = 0xF000
