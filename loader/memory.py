@@ -1,0 +1,60 @@
+"""GuestMemory: RAM and ROM of a machine, shared by the loader, the devices and every engine."""
+
+import ctypes
+import mmap
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pvhboot.shim.abi.x86 import PAGE_SIZE
+from pvhboot.shim.errors import BootError
+from pvhboot.shim.machines import Span, rom_span
+
+
+class Region(NamedTuple):
+    """A span of memory and the host's mapping behind it; `host` is the address of its first byte in this process."""
+
+    span: Span
+    buffer: mmap.mmap
+    host: int
+    readonly: bool
+
+
+class GuestMemory:
+    """RAM spans and a ROM that ends at 4 GiB, anonymous memory of this process. Pages never touched are never committed."""
+
+    def __init__(self, ram: Sequence[Span], rom: bytes) -> None:
+        """Raises BootError if the host has no room for it, or the ROM is no multiple of 4 KiB."""
+        if not rom or len(rom) % PAGE_SIZE:
+            raise BootError(f"the firmware has {len(rom)} bytes: a ROM is a multiple of {PAGE_SIZE}")
+        self.regions = tuple(self._map(span, False) for span in ram) + (self._map(rom_span(len(rom)), True),)
+        self.regions[-1].buffer[:] = rom
+
+    @staticmethod
+    def _map(span: Span, readonly: bool) -> Region:
+        try:
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+            buffer = mmap.mmap(-1, span.size, flags=flags)
+        except (OSError, OverflowError, ValueError) as error:
+            raise BootError(f"the host has no {span.size >> 20} MiB for the guest's memory: {error}") from None
+        return Region(span, buffer, ctypes.addressof(ctypes.c_char.from_buffer(buffer)), readonly)
+
+    def region(self, paddr: int, size: int) -> Region:
+        """The region that holds all of [paddr, paddr + size); BootError if none does."""
+        for region in self.regions:
+            if region.span.start <= paddr and paddr + size <= region.span.end:
+                return region
+        raise BootError(f"no memory at {paddr:#x}-{paddr + size:#x}")
+
+    def read(self, paddr: int, size: int) -> bytes:
+        """`size` bytes at a physical address; BootError where there is no memory."""
+        region = self.region(paddr, size)
+        at = paddr - region.span.start
+        return region.buffer[at : at + size]
+
+    def view(self, paddr: int, size: int) -> memoryview:
+        """A writable view of `size` bytes of RAM; BootError for the ROM and where there is no memory."""
+        region = self.region(paddr, size)
+        if region.readonly:
+            raise BootError(f"{paddr:#x} lies in the ROM")
+        at = paddr - region.span.start
+        return memoryview(region.buffer)[at : at + size]

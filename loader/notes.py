@@ -1,0 +1,128 @@
+"""ELF notes, and the one that makes a kernel a PVH kernel.
+
+Sources: System V ABI, "Note Section"; Xen xen/include/public/elfnote.h. Notes are packed to 4 bytes whatever the p_align of
+their segment says: tool chains have emitted an alignment of 8 over notes packed to 4.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from pvhboot.shim.abi.pvh import NOTE_NAME, XEN_ELFNOTE_NAMES, XEN_ELFNOTE_PHYS32_ENTRY
+from pvhboot.shim.abi.x86 import ADDRESS_4G
+from pvhboot.shim.errors import BootError
+
+from .elf import Image, NoteSpan
+
+# Of all notes of a file together, in bytes. Kernels have less than 1 KiB; without a bound, the segments of a hostile file could
+# all name the same hundred megabytes.
+NOTES_MAX_SIZE: Final = 1 << 20
+
+_ALIGN: Final = 4
+_HEAD: Final = struct.Struct("<III")  # namesz, descsz, type
+_SHOWN: Final = 8  # how much of a list or a name an error message repeats
+
+
+class Note(NamedTuple):
+    """A note as it stands in the file: `name` with its terminator, `source` the place ("PT_NOTE 0", "section .notes")."""
+
+    name: bytes
+    type: int
+    descriptor: bytes
+    source: str
+
+
+def iter_notes(data: bytes, source: str, where: str) -> Iterator[Note]:
+    """The notes in `data`, one after the other; BootError, with `source` and `where`, at one that is truncated.
+
+    Zeros at the end, too few for a note, are padding.
+    """
+    at = 0
+    while at < len(data):
+        if len(data) - at < _HEAD.size:
+            if any(data[at:]):
+                raise BootError(
+                    f"{source} ({where}): truncated note at +{at:#x}: {len(data) - at} bytes, its header alone has {_HEAD.size}"
+                )
+            return
+        name_size, descriptor_size, kind = _HEAD.unpack_from(data, at)
+        name_at = at + _HEAD.size
+        descriptor_at = name_at + name_size + -name_size % _ALIGN
+        end = descriptor_at + descriptor_size if descriptor_size else name_at + name_size
+        if end > len(data):
+            raise BootError(
+                f"{source} ({where}): truncated note at +{at:#x}: name of {name_size} bytes and descriptor of "
+                f"{descriptor_size} bytes, but only {len(data) - name_at} follow"
+            )
+        name = data[name_at : name_at + name_size]
+        yield Note(name, kind, data[descriptor_at : descriptor_at + descriptor_size], source)
+        at = descriptor_at + descriptor_size + -descriptor_size % _ALIGN
+
+
+def parse_notes(data: bytes, source: str, where: str) -> list[Note]:
+    """All notes in `data`; BootError, with `source` and `where`, if one is truncated."""
+    return list(iter_notes(data, source, where))
+
+
+def read_notes(image: Image, spans: Iterable[NoteSpan]) -> Iterator[Note]:
+    """The notes of the spans, in order; BootError at a truncated one, and before more than NOTES_MAX_SIZE bytes are read."""
+    total = 0
+    for span in spans:
+        total += span.size
+        if total > NOTES_MAX_SIZE:
+            raise BootError(
+                f"{total} bytes of notes up to {span.source}: a kernel has a few hundred, the limit is {NOTES_MAX_SIZE}"
+            )
+        yield from iter_notes(image.read(span.offset, span.size), span.source, f"file offset {span.offset:#x}")
+
+
+def has_pvh_entry(notes: Iterable[Note]) -> bool:
+    """Whether a PHYS32_ENTRY note of Xen is among them, right or wrong."""
+    return any(note.type == XEN_ELFNOTE_PHYS32_ENTRY and note.name == NOTE_NAME for note in notes)
+
+
+def pvh_entry(notes: Sequence[Note]) -> int:
+    """The physical address of the PVH entry.
+
+    BootError if no PHYS32_ENTRY note is there (it says which notes are), or its descriptor has neither 4 nor 8 bytes, or is no
+    32-bit address, or two of them differ: each loader would take another.
+    """
+    candidates = [note for note in notes if note.type == XEN_ELFNOTE_PHYS32_ENTRY]
+    entries = [(note, _entry_value(note)) for note in candidates if note.name == NOTE_NAME]
+    if not entries:
+        raise BootError(_why_no_entry(notes, candidates))
+    first, value = entries[0]
+    for note, other in entries:
+        if other != value:
+            raise BootError(
+                f"two PHYS32_ENTRY notes that differ: {value:#x} in {first.source} and {other:#x} in {note.source}: "
+                "which one counts depends on the loader"
+            )
+    return value
+
+
+def _entry_value(note: Note) -> int:
+    size = len(note.descriptor)
+    if size not in (4, 8):
+        raise BootError(f"the PHYS32_ENTRY note in {note.source} has a descriptor of {size} bytes: 4 or 8 would be right")
+    value = int.from_bytes(note.descriptor, "little")
+    if value >= ADDRESS_4G:
+        raise BootError(f"the PHYS32_ENTRY note in {note.source} says {value:#x}: the entry is a 32-bit address")
+    return value
+
+
+def _why_no_entry(notes: Sequence[Note], candidates: Sequence[Note]) -> str:
+    if candidates:
+        note = candidates[0]
+        more = "…" if len(note.name) > _SHOWN else ""
+        return (
+            f"no PHYS32_ENTRY note: the note of type {XEN_ELFNOTE_PHYS32_ENTRY} in {note.source} has the name "
+            f"{note.name[:_SHOWN]!r}{more}, not {NOTE_NAME!r}"
+        )
+    if not notes:
+        return "no ELF notes at all: a PVH kernel has a Xen note PHYS32_ENTRY"
+    kinds = sorted({note.type for note in notes if note.name == NOTE_NAME})
+    names = [XEN_ELFNOTE_NAMES.get(kind, f"type {kind:#x}") for kind in kinds[: 2 * _SHOWN]] + ["…"] * (len(kinds) > 2 * _SHOWN)
+    others = len({note[:3] for note in notes})  # the same note can be in a segment and in a section
+    seen = f"its Xen notes are {', '.join(names)}" if kinds else f"none of its notes ({others}) is Xen's"
+    return f"no PHYS32_ENTRY note, so no PVH kernel: {seen}"
