@@ -1,0 +1,120 @@
+"""Who answers an access to a port or to memory that is no RAM, and the record of all of them."""
+
+from collections import Counter
+from typing import Final, NamedTuple, Protocol
+
+from pvhboot.shim.errors import BootError
+
+LOG_LIMIT: Final = 1_000_000  # records; a run that makes more goes on, only the counts do too
+
+
+class Device(Protocol):
+    """What the bus asks of a device. Offsets count from the device's first port or address, sizes are in bytes."""
+
+    def read(self, offset: int, size: int) -> int:
+        """The value of a register."""
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Stores to a register."""
+
+
+class Access(NamedTuple):
+    """One access: `kind` is in, out, read or write; `size` in bytes; `device` is empty where nobody answered."""
+
+    kind: str
+    address: int
+    size: int
+    value: int
+    device: str
+
+
+class _Claim(NamedTuple):
+    start: int
+    end: int
+    name: str
+    device: Device
+    width: int
+
+
+class Bus:
+    """Port and memory-mapped devices. `unclaimed` is the machine's policy (see MachineSpec)."""
+
+    def __init__(self, unclaimed: str) -> None:
+        self.log: list[Access] = []
+        self.counts: Counter[str] = Counter()
+        self.unclaimed_stop: Access | None = None
+        self._stops = unclaimed == "stop"
+        self._ports: dict[int, _Claim] = {}
+        self._memory: list[_Claim] = []
+
+    def claim_ports(self, start: int, count: int, name: str, device: Device, width: int = 1) -> None:
+        """Gives `count` ports to a device; an access wider than `width` bytes is split, as on an ISA bus."""
+        claim = _Claim(start, start + count, name, device, width)
+        for port in range(start, start + count):
+            if port in self._ports:
+                raise BootError(f"port {port:#x} belongs to {self._ports[port].name} already: {name} cannot have it")
+            self._ports[port] = claim
+
+    def claim_memory(self, start: int, size: int, name: str, device: Device) -> None:
+        """Gives a range of physical addresses (`size` in bytes) to a device."""
+        for other in self._memory:
+            if start < other.end and other.start < start + size:
+                raise BootError(f"{name} at {start:#x} overlaps {other.name}")
+        self._memory.append(_Claim(start, start + size, name, device, 8))
+
+    def port_read(self, port: int, size: int) -> int:
+        """`in` of `size` bytes."""
+        value, name = self._port_read(port, size)
+        return self._record(Access("in", port, size, value, name))
+
+    def port_write(self, port: int, size: int, value: int) -> None:
+        """`out` of `size` bytes."""
+        self._record(Access("out", port, size, value, self._port_write(port, size, value)))
+
+    def memory_read(self, paddr: int, size: int) -> int:
+        """A load from an address where no RAM and no ROM is."""
+        claim = self._claim(paddr)
+        value = claim.device.read(paddr - claim.start, size) if claim else (1 << 8 * size) - 1
+        return self._record(Access("read", paddr, size, value, claim.name if claim else ""))
+
+    def memory_write(self, paddr: int, size: int, value: int) -> None:
+        """A store to an address where no RAM is; one to the ROM changes nothing and is recorded."""
+        claim = self._claim(paddr)
+        if claim:
+            claim.device.write(paddr - claim.start, size, value)
+        self._record(Access("write", paddr, size, value, claim.name if claim else ""))
+
+    @property
+    def accesses(self) -> int:
+        """How many there were so far."""
+        return self.counts.total()
+
+    def _claim(self, paddr: int) -> _Claim | None:
+        return next((claim for claim in self._memory if claim.start <= paddr < claim.end), None)
+
+    def _port_read(self, port: int, size: int) -> tuple[int, str]:
+        claim = self._ports.get(port)
+        if size > (claim.width if claim else 1):
+            parts = [self._port_read(port + at, 1) for at in range(size)]
+            return sum(value << 8 * at for at, (value, _) in enumerate(parts)), parts[0][1]
+        if claim is None:
+            return 0xFF, ""
+        return claim.device.read(port - claim.start, size), claim.name
+
+    def _port_write(self, port: int, size: int, value: int) -> str:
+        claim = self._ports.get(port)
+        if size > (claim.width if claim else 1):
+            names = [self._port_write(port + at, 1, value >> 8 * at & 0xFF) for at in range(size)]
+            return names[0]
+        if claim is None:
+            return ""
+        claim.device.write(port - claim.start, size, value)
+        return claim.name
+
+    def _record(self, access: Access) -> int:
+        self.counts[access.kind] += 1
+        if len(self.log) < LOG_LIMIT:
+            self.log.append(access)
+        if not access.device and self._stops and self.unclaimed_stop is None:
+            self.unclaimed_stop = access
+        return access.value
