@@ -1,0 +1,66 @@
+"""What all engines share: when a run ends, why it ended, and what it counted."""
+
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple, Protocol
+
+from ..board import Board
+from ..handoff import Handoff
+
+
+class Until(NamedTuple):
+    """Where a run is meant to end: `kind` is handoff, console (when COM1 has printed `text`) or exit (by the guest)."""
+
+    kind: str
+    text: str = ""
+
+
+class Limits(NamedTuple):
+    """What a run may use at most: guest instructions (Unicorn only), accesses to devices, seconds of wall time."""
+
+    instructions: int | None = None
+    exits: int | None = None
+    seconds: float = 60.0
+
+
+# Why a run ended.
+HANDOFF: Final = "handoff"  # the kernel's first instruction is next
+CONSOLE: Final = "console"  # the text that was waited for has been printed
+EXIT: Final = "exit"  # the guest wrote to the debug-exit port
+RESET: Final = "reset"  # the guest asked for a reset
+HALT: Final = "halt"  # hlt with interrupts off
+FAULT: Final = "fault"  # an exception that nobody handles, a triple fault, an instruction that the engine cannot execute
+LIMIT: Final = "limit"
+UNCLAIMED: Final = "unclaimed"  # an access that nobody answers, on a machine whose policy is to stop
+
+
+class Stop(NamedTuple):
+    """How a run ended: a reason from above, the words for a person, the linear address of the next (or the faulting)
+    instruction, and the value that the guest left with (EXIT)."""
+
+    reason: str
+    detail: str
+    rip: int
+    value: int | None = None
+
+
+class Run(NamedTuple):
+    """The end of a run: why, the CPU's registers then, and counts (instructions only to the handoff, and only where the
+    engine can count them)."""
+
+    stop: Stop
+    registers: Mapping[str, int]
+    counts: Mapping[str, int]
+
+
+class Engine(Protocol):
+    """Executes a Board from the reset vector. `on_handoff` is called once, with the guest stopped at the kernel's entry."""
+
+    name: str
+
+    def run(self, board: Board, until: Until, limits: Limits, on_handoff: Callable[[Handoff], None]) -> Run:
+        """Raises BootError for what the host lacks; everything that the guest does ends in a Run."""
+
+
+def describe_stop(stop: Stop) -> str:
+    """The stop as a phrase."""
+    return f"{stop.reason}: {stop.detail}" if stop.detail else stop.reason
