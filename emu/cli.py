@@ -1,0 +1,111 @@
+"""The command `pvhboot`: reads the arguments; what a subcommand does is in commands/, imported when it is called."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from pvhboot.shim.errors import BootError
+from pvhboot.shim.machines import MACHINES
+from pvhboot.shim.stage import SLOTS
+from pvhboot.shim.version import VERSION
+
+from .session import ENGINES
+
+BAD_INPUT = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a subcommand; its exit status, 2 for bad input (one line on standard error)."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = import_module(f".commands.{arguments.command}", __package__).run
+    try:
+        status = command(arguments)
+        sys.stdout.flush()
+    except BootError as error:
+        print(f"pvhboot: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("pvhboot: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader has gone: say nothing, also not when the interpreter flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pvhboot", description="Makes the firmware between reset vector and PVH kernel, and proves the handoff."
+    )
+    parser.add_argument("--version", action="version", version=f"pvhboot {VERSION}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_boot(commands.add_parser("boot", help="boot a kernel and check its handoff"))
+    _add_build(commands.add_parser("build", help="write a firmware image"))
+    _add_plan(commands.add_parser("plan", help="show where a boot would put everything"))
+    _add_inspect(commands.add_parser("inspect", help="say what a file is and whether it can be PVH-booted"))
+    _add_guests(commands.add_parser("guests", help="write the conformance guests"))
+    return parser
+
+
+def _add_what_to_boot(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--initrd", metavar="FILE", help="the first module")
+    parser.add_argument(
+        "--module",
+        metavar="FILE[,CMDLINE]",
+        action="append",
+        default=[],
+        help="a further module, with its command line behind the first comma; can be repeated",
+    )
+    parser.add_argument("--append", metavar="CMDLINE", help="the kernel's command line")
+    parser.add_argument("--memory", metavar="SIZE", default="512M", help="RAM, e.g. 96M or 5G (default: %(default)s)")
+    parser.add_argument("--machine", choices=tuple(MACHINES), default="bare", help="default: %(default)s")
+
+
+def _add_boot(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kernel", nargs="?", metavar="KERNEL", help="a PVH kernel (default: the built-in conformance guest)")
+    _add_what_to_boot(parser)
+    parser.add_argument("--engine", choices=ENGINES, default="unicorn", help="default: %(default)s")
+    parser.add_argument("--firmware", metavar="FILE", help="a ROM image to run instead of pvhboot's own")
+    parser.add_argument(
+        "--until",
+        metavar="WHERE",
+        help="handoff, exit (of the guest), or console:TEXT (COM1 has printed it); default: handoff, exit without KERNEL",
+    )
+    parser.add_argument("--timeout", metavar="SECONDS", type=float, default=120.0, help="default: %(default)s")
+    parser.add_argument("--max-instructions", metavar="N", type=int, help="at most N guest instructions (unicorn)")
+    parser.add_argument("--max-exits", metavar="N", type=int, help="at most N device accesses")
+    parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    parser.add_argument("-v", "--verbose", action="store_true", help="list the clauses that are met, too")
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the ROM image to write")
+    parser.add_argument("--size", metavar="SIZE", default="64K", help="of the ROM, a multiple of 64K (default: %(default)s)")
+    parser.add_argument("--verbose", action="store_true", help="POST codes at each phase; each costs an exit")
+    parser.add_argument(
+        "--stage", metavar="SLOT=FILE", action="append", default=[], help=f"insert assembly at a slot: {', '.join(SLOTS)}"
+    )
+    parser.add_argument("--elf", metavar="FILE", help="also write an ELF file with symbols, for gdb")
+    parser.add_argument("--listing", metavar="FILE", help="also write a listing: address, bytes, source line")
+    parser.add_argument("--manifest", metavar="FILE", help="also write a JSON manifest")
+    parser.add_argument("--kernel", metavar="KERNEL", help="bake a boot of this kernel into the ROM's parameter block")
+    _add_what_to_boot(parser)
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kernel", metavar="KERNEL")
+    _add_what_to_boot(parser)
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+
+
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def _add_guests(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="an existing directory")

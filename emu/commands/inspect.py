@@ -1,0 +1,13 @@
+"""`pvhboot inspect`: what a file is, and whether it can be PVH-booted."""
+
+import argparse
+import json
+
+from pvhboot.loader.inspection import inspect
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints what the file is; 1 if it cannot be PVH-booted."""
+    inspection = inspect(arguments.file)
+    print(json.dumps(inspection.to_json(), indent=2) if arguments.json else inspection.to_text())
+    return 0 if inspection.bootable else 1

@@ -1,0 +1,18 @@
+"""`pvhboot plan`: where a boot would put everything."""
+
+import argparse
+import json
+
+from pvhboot.shim.machines import machine
+from pvhboot.shim.stock import default_blob
+
+from ..report.text import plan_text
+from .common import open_kernel, plan_from
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the plan."""
+    with open_kernel(arguments.kernel) as kernel:
+        plan = plan_from(arguments, kernel, default_blob(machine(arguments.machine)).data)
+        print(json.dumps(plan.to_json(), indent=2) if arguments.json else plan_text(plan))
+    return 0

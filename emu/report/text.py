@@ -1,0 +1,163 @@
+"""The outcome of a boot, and a plan, as text for a person."""
+
+from pvhboot.loader.plan import BootPlan
+from pvhboot.shim.abi import x86
+from pvhboot.shim.abi.pvh import MEMMAP_TYPE_NAMES
+from pvhboot.shim.blob import Blob
+from pvhboot.shim.machines import Span
+
+from ..check import OK
+from ..engines.base import FAULT, describe_stop
+from ..session import Outcome
+from ..sizes import show_size
+
+_CODE_BYTES = 15  # the longest x86 instruction
+
+
+def header(plan: BootPlan, engine: str, blob: Blob) -> str:
+    """One line: what is about to run where."""
+    ram = show_size(sum(span.size for span in plan.ram))
+    return (
+        f"{plan.kernel.path} ({plan.kernel.kind}, entry {plan.entry:#x}) on {plan.spec.name} with {ram}, "
+        f"engine {engine}, firmware {blob.sha256[:12]}"
+    )
+
+
+def _range(start: int, size: int) -> str:
+    return f"{start:#014x}-{start + size - 1:#014x}"
+
+
+def plan_text(plan: BootPlan) -> str:
+    """The plan as a memory map: what lies where, and what is free between."""
+    lines = [f"{plan.kernel.path}: {plan.kernel.kind}, PVH entry {plan.entry:#x}"]
+    if plan.cmdline is not None:
+        lines.append(f"command line: {plan.cmdline.decode(errors='replace')}")
+    lines.append("")
+    at = 0
+    rows: list[tuple[str, Span]] = []
+    for ram in plan.ram:
+        if ram.start > at:
+            rows.append(("hole", Span("", at, ram.start)))
+        inside = [span for span in plan.spans if ram.start <= span.start and span.end <= ram.end]
+        at = ram.start
+        for span in inside:
+            if span.start > at:
+                rows.append(("RAM", Span("free", at, span.start)))
+            rows.append(("RAM", span))
+            at = span.end
+        if at < ram.end:
+            rows.append(("RAM", Span("free", at, ram.end)))
+        at = ram.end
+        if ram is plan.ram[0]:
+            rom = plan.spans[-1] if plan.spans[-1].name == "ROM" else next(s for s in plan.spans if s.name == "ROM")
+            rows += [("hole", Span("", at, rom.start)), ("ROM", Span("firmware", rom.start, rom.end))]
+            at = rom.end
+    lines += [
+        f"{_range(span.start, span.size)}  {kind:<4}  {show_size(span.size):>16}  {span.name}".rstrip() for kind, span in rows
+    ]
+    lines += ["", "told to the guest (e820):"]
+    lines += [f"{_range(e.addr, e.size)}  {_type_name(e.type):<8}  {show_size(e.size)}" for e in plan.memmap]
+    return "\n".join(lines)
+
+
+def outcome_text(outcome: Outcome, verbose: bool) -> str:
+    """The handoff, the findings and how the run ended. `verbose` lists the clauses that are met, too."""
+    lines: list[str] = []
+    if outcome.handoff is not None:
+        lines += _handoff_lines(outcome)
+    if outcome.debug_console:
+        lines += [f"debug console: {line}" for line in outcome.debug_console.decode(errors="replace").splitlines()]
+    if outcome.post_codes:
+        lines.append("POST codes: " + " ".join(f"{code:02x}" for code in outcome.post_codes))
+    if outcome.handoff is not None:
+        lines += ["", *_finding_lines(outcome, verbose)]
+    lines += _end_lines(outcome)
+    return "\n".join(lines)
+
+
+def _handoff_lines(outcome: Outcome) -> list[str]:
+    handoff, tables = outcome.handoff, outcome.tables
+    assert handoff is not None
+    assert tables is not None
+    registers = handoff.registers
+    counts = handoff.counts
+    executed = f"{counts['instructions']} instructions, " if "instructions" in counts else ""
+    accesses = sum(counts.get(kind, 0) for kind in ("in", "out", "read", "write"))
+    bits = " ".join(name for bit, name in x86.CR0_NAMES.items() if registers["cr0"] & bit)
+    tr = handoff.segments["tr"]
+    lines = [
+        f"handoff at {registers['eip']:#x}, after {executed}{accesses} device accesses",
+        f"  ebx {registers['ebx']:#x}   cr0 {registers['cr0']:#x} ({bits})   cr4 {registers['cr4']:#x}   "
+        f"eflags {registers['eflags']:#x}   tr {tr.selector:#x} base {tr.base:#x} limit {tr.limit:#x}",
+    ]
+    lines += [
+        f"  {name} {segment.selector:#06x} base {segment.base:#x} limit {segment.limit:#x} "
+        f"{'32-bit' if segment.db else '16-bit'} {'code' if segment.type & x86.TYPE_CODE else 'data'}"
+        for name, segment in handoff.segments.items()
+        if name in ("cs", "ds", "es", "ss")
+    ]
+    info = tables.start_info
+    if info is not None:
+        lines.append(
+            f"  start_info version {info.version}, {info.nr_modules} modules, {info.memmap_entries} memory map entries"
+        )
+    lines += [
+        f"    memmap {_range(entry.addr, entry.size)}  {_type_name(entry.type):<8}  {show_size(entry.size)}"
+        for entry in tables.memmap
+    ]
+    lines += [
+        f"    module {_range(entry.paddr, entry.size)}  {show_size(entry.size)}"
+        + ("" if line is None else f"  {line.decode(errors='replace')!r}")
+        for entry, line in zip(tables.modules, tables.module_cmdlines, strict=True)
+    ]
+    if tables.cmdline is not None:
+        lines.append(f"    cmdline {tables.cmdline.decode(errors='replace')!r}")
+    return lines
+
+
+def _type_name(kind: int) -> str:
+    return MEMMAP_TYPE_NAMES.get(kind, f"type {kind}")
+
+
+def _finding_lines(outcome: Outcome, verbose: bool) -> list[str]:
+    findings = outcome.findings
+    good = sum(finding.status == OK for finding in findings)
+    lines = [f"check: {good} of {len(findings)} clauses of the PVH ABI are met"]
+    for finding in findings:
+        if verbose or finding.status != OK:
+            lines.append(f"  {finding.status:<12}  {finding.clause:<20}  {finding.detail}".rstrip())
+    return lines
+
+
+def _end_lines(outcome: Outcome) -> list[str]:
+    stop, registers = outcome.run.stop, outcome.run.registers
+    lines = [f"end: {describe_stop(stop)}"]
+    if outcome.ended_as_asked:
+        return lines
+    place = outcome.blob.locate(stop.rip)
+    lines.append(f"  at {stop.rip:#x}" + (f", {place}" if place else ""))
+    if stop.reason == FAULT:
+        lines.append(f"  the instruction: {_instruction(outcome)}")
+    values = [f"{name} {value:#x}" for name, value in registers.items()]
+    lines += ["  " + "  ".join(values[at : at + 8]) for at in range(0, len(values), 8)]
+    return lines
+
+
+def _instruction(outcome: Outcome) -> str:
+    """Disassembles the instruction where a run in 16- or 32-bit code faulted, from the ROM or from RAM."""
+    import capstone
+
+    stop = outcome.run.stop
+    rom_start = outcome.blob.paddr
+    if stop.rip >= rom_start:
+        code = outcome.blob.data[stop.rip - rom_start :][:_CODE_BYTES]
+    elif outcome.handoff is not None:
+        code = outcome.handoff.try_read(stop.rip, _CODE_BYTES) or b""
+    else:
+        return "unknown"
+    bits = capstone.CS_MODE_32 if outcome.run.registers["cr0"] & x86.CR0_PE else capstone.CS_MODE_16
+    if outcome.run.registers.get("efer", 0) & x86.EFER_LMA:
+        bits = capstone.CS_MODE_64
+    for instruction in capstone.Cs(capstone.CS_ARCH_X86, bits).disasm(code, stop.rip, 1):
+        return f"{instruction.bytes.hex(' ')}  {instruction.mnemonic} {instruction.op_str}".rstrip()
+    return code.hex(" ") or "no memory there"

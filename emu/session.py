@@ -1,0 +1,89 @@
+"""One boot from start to end: plan, place, run, check. What the command line and a test both call."""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from pvhboot.loader.plan import BootPlan
+from pvhboot.shim.blob import Blob
+from pvhboot.shim.errors import BootError
+
+from .board import Board
+from .check import Finding, check, is_clean
+from .engines.base import EXIT, Engine, Limits, Run, Until
+from .handoff import Handoff
+from .tables import Tables, read_tables
+
+ENGINES: Final = ("unicorn", "kvm")
+
+
+class Outcome(NamedTuple):
+    """What a boot came to. `handoff`, `tables` and `findings` are as they were at the kernel's entry; without one, None
+    and empty. The handoff's memory is live: by now the guest may have changed it."""
+
+    plan: BootPlan
+    blob: Blob
+    engine: str
+    run: Run
+    handoff: Handoff | None
+    tables: Tables | None
+    findings: tuple[Finding, ...]
+    ended_as_asked: bool
+    console: bytes
+    debug_console: bytes
+    post_codes: tuple[int, ...]
+
+    @property
+    def clean(self) -> bool:
+        """The handoff was reached, and no clause of the ABI is violated or unseen."""
+        return self.handoff is not None and is_clean(self.engine, self.findings)
+
+    @property
+    def ok(self) -> bool:
+        """Clean, and the run ended as asked."""
+        return self.clean and self.ended_as_asked
+
+
+def get_engine(name: str) -> Engine:
+    """An engine by its name; only then is what it needs imported. BootError for an unknown name."""
+    if name == "unicorn":
+        from .engines.unicorn import UnicornEngine
+
+        return UnicornEngine()
+    if name == "kvm":
+        from .engines.kvm.engine import KvmEngine
+
+        return KvmEngine()
+    raise BootError(f"no engine named {name!r}; there is: {', '.join(ENGINES)}")
+
+
+def boot(
+    plan: BootPlan,
+    blob: Blob,
+    engine: Engine,
+    until: Until,
+    limits: Limits,
+    on_console: Callable[[bytes], None] | None = None,
+) -> Outcome:
+    """Boots the plan. `on_console` gets what COM1 prints as it comes. Raises BootError for what host or files lack."""
+    board = Board(plan, plan.memory(), on_console=on_console)
+    seen: list[tuple[Handoff, Tables, tuple[Finding, ...]]] = []
+
+    def on_handoff(handoff: Handoff) -> None:
+        seen.append((handoff, read_tables(handoff), tuple(check(handoff, plan))))
+
+    run = engine.run(board, until, limits, on_handoff)
+    handoff, tables, findings = seen[0] if seen else (None, None, ())
+    as_asked = run.stop.reason == until.kind and (until.kind != EXIT or run.stop.value == 0)
+    return Outcome(
+        plan,
+        blob,
+        engine.name,
+        run,
+        handoff,
+        tables,
+        findings,
+        as_asked,
+        bytes(board.console),
+        bytes(board.debug_console),
+        tuple(board.post_codes),
+    )

@@ -1,0 +1,82 @@
+"""Proves a custom stage against its contract: it runs in Unicorn, comes back, and changes nothing but what it declares."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from pvhboot.loader.kernel import Kernel
+from pvhboot.loader.plan import make_plan
+from pvhboot.shim.abi import x86
+from pvhboot.shim.blob import Blob
+from pvhboot.shim.errors import BootError
+from pvhboot.shim.image import STAGE_LABELS
+from pvhboot.shim.machines import MIB, MachineSpec
+from pvhboot.shim.stage import REGISTERS, Stage
+from pvhboot.shim.stock import GUEST_BITS, default_guest
+
+from .board import Board
+from .engines.base import Limits, describe_stop
+from .engines.unicorn import UnicornMachine
+
+_MEMORY: Final = 64 * MIB
+_LIMITS: Final = Limits(instructions=20_000_000, seconds=60.0)
+_KEPT: Final = ("cr0", "cr3", "cr4", "efer", "gdtr_base", "gdtr_limit")
+_RETURN_ADDRESS: Final = 4  # bytes, of the firmware's call
+_SHOWN: Final = 4
+
+
+def check_stage(spec: MachineSpec, blob: Blob, stage: Stage) -> None:
+    """BootError, naming the stage's file, if it does not keep its contract."""
+    kernel = Kernel.from_bytes(default_guest(GUEST_BITS[0]), "conformance guest")
+    plan = make_plan(spec, blob.data, kernel, memory=_MEMORY, cmdline="stage check")
+    board = Board(plan, plan.memory())
+    machine = UnicornMachine(board, _LIMITS)
+    if not machine.run_to(blob.symbols[STAGE_LABELS[stage.slot]]):
+        raise BootError(f"{stage.name}: the firmware does not reach the stage: {_ending(machine, blob, board)}")
+    before, segments = machine.registers(), machine.handoff().segments
+    back = int.from_bytes(board.memory.read(before["esp"], _RETURN_ADDRESS), "little")
+    writes: list[tuple[int, int]] = []
+    with machine.watching_writes(lambda address, size: writes.append((address, size))):
+        if not machine.run_to(back):
+            raise BootError(f"{stage.name}: the stage does not come back: {_ending(machine, blob, board)}")
+    after = machine.registers()
+    problems = _register_problems(stage, before, after)
+    if machine.handoff().segments != segments:
+        problems.append("a segment register or TR has changed")
+    problems += _write_problems(stage, spec, before["esp"], writes)
+    if board.rom_writes:
+        problems.append(f"it stores to the ROM at {board.rom_writes[0].address:#x}")
+    if problems:
+        raise BootError(f"{stage.name}: the stage breaks its contract: {'; '.join(problems)}")
+
+
+def _ending(machine: UnicornMachine, blob: Blob, board: Board) -> str:
+    assert machine.stop is not None
+    place = blob.locate(machine.stop.rip)
+    said = board.debug_console.decode(errors="replace").strip()
+    return describe_stop(machine.stop) + (f" at {place}" if place else "") + (f" ({said})" if said else "")
+
+
+def _register_problems(stage: Stage, before: Mapping[str, int], after: Mapping[str, int]) -> list[str]:
+    problems = []
+    expected = before["esp"] + _RETURN_ADDRESS
+    if after["esp"] != expected:
+        problems.append(f"esp comes back as {after['esp']:#x}, not {expected:#x}")
+    for name in (*(name for name in REGISTERS if name not in stage.clobbers.registers), *_KEPT):
+        if after[name] != before[name]:
+            problems.append(f"{name} was {before[name]:#x} and is {after[name]:#x}")
+    free = x86.EFLAGS_ARITHMETIC if stage.clobbers.flags else 0
+    changed = (before["eflags"] ^ after["eflags"]) & ~free
+    if changed:
+        problems.append(f"eflags was {before['eflags']:#x} and is {after['eflags']:#x}")
+    return problems
+
+
+def _write_problems(stage: Stage, spec: MachineSpec, esp: int, writes: Sequence[tuple[int, int]]) -> list[str]:
+    """Stores outside of the spans that it declares and of the free part of the firmware's stack."""
+    allowed = [*stage.clobbers.memory, (spec.low.stack.start, esp)]
+    wrong = [
+        (address, size)
+        for address, size in writes
+        if not any(start <= address and address + size <= end for start, end in allowed)
+    ]
+    return [f"it stores {size} bytes at {address:#x}" for address, size in wrong[:_SHOWN]]
