@@ -1,0 +1,50 @@
+"""What all tests share: where the real guests lie, which engines there are, and no silent gap in CI."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+GUESTS = Path(os.environ.get("PVHBOOT_TEST_GUESTS", Path(__file__).parent / "guests"))
+REQUIRE_ALL = "PVHBOOT_TEST_REQUIRE_ALL"  # set by .ci/run: there a skip is a failure
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> object:  # noqa: ARG001
+    report = yield
+    if report.skipped and os.environ.get(REQUIRE_ALL) and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, where nothing may be: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def guest_file() -> Callable[[str], Path]:
+    """The path of a real guest that tests/fetch-guests has brought; skips where it has not."""
+
+    def find(name: str) -> Path:
+        path = GUESTS / name
+        if not path.is_file():
+            pytest.skip(f"{name} is not there: tests/fetch-guests brings it")
+        return path
+
+    return find
+
+
+def kvm_problem() -> str | None:
+    """Why KVM cannot be used here; None if it can."""
+    try:
+        os.close(os.open("/dev/kvm", os.O_RDWR))
+    except OSError as error:
+        return f"/dev/kvm: {error.strerror}"
+    return None
+
+
+@pytest.fixture(params=["unicorn", "kvm"])
+def engine_name(request: pytest.FixtureRequest) -> str:
+    """Each engine in turn; KVM only where it is."""
+    if request.param == "kvm" and (problem := kvm_problem()):
+        pytest.skip(problem)
+    name: str = request.param
+    return name

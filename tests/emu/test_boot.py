@@ -1,0 +1,267 @@
+"""Whole boots: the conformance guest and real kernels to their entry, on every engine."""
+
+import json
+import re
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+from pvhboot.emu.cli import main
+from pvhboot.emu.engines.base import CONSOLE, EXIT, HANDOFF, Limits, Until
+from pvhboot.emu.session import boot, get_engine
+from pvhboot.emu.tables import read_tables
+from pvhboot.loader.kernel import Kernel
+from pvhboot.loader.plan import Module, make_plan
+from pvhboot.shim.abi import pvh
+from pvhboot.shim.image import asm_source, build
+from pvhboot.shim.machines import BARE, MIB
+from pvhboot.shim.stock import default_blob, default_guest, guest_name
+
+LINUX_CMDLINE = "console=ttyS0 earlyprintk=ttyS0"
+
+
+@pytest.fixture
+def guest_plan(tmp_path):
+    first, second = tmp_path / "initrd", tmp_path / "second"
+    first.write_bytes(bytes(range(256)) * 40)
+    second.write_bytes(b"second module")
+
+    def plan(bits=64, memory=96 * MIB, blob=None):
+        kernel = Kernel.from_bytes(default_guest(bits), "guest")
+        modules = [Module(str(first)), Module(str(second), "its own line")]
+        return make_plan(BARE, (blob or default_blob(BARE)).data, kernel, memory=memory, modules=modules, cmdline="hello world")
+
+    return plan
+
+
+def run(plan, engine, until=HANDOFF, text="", blob=None, seconds=60.0):
+    return boot(plan, blob or default_blob(BARE), get_engine(engine), Until(until, text), Limits(seconds=seconds))
+
+
+def boot_json(capsys, *arguments):
+    status = main(["boot", "--json", *map(str, arguments)])
+    return status, json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("bits", [64, 32])
+def test_the_conformance_guest_agrees(guest_plan, engine_name, bits):
+    outcome = run(guest_plan(bits), engine_name, EXIT)
+    said = outcome.console.decode()
+    assert outcome.ok, said
+    assert said.startswith(f"pvhguest 1 elf{bits}")
+    assert re.search(r"^result ok\r?$", said, re.MULTILINE)
+    assert "FAIL" not in said
+    # What the guest saw with its own eyes is what the plan said.
+    entries = [(int(a, 16), int(s, 16), int(t)) for a, s, t in re.findall(r"memmap \d+ addr=(\S+) size=(\S+) type=(\d+)", said)]
+    assert entries == [tuple(entry) for entry in outcome.plan.memmap]
+    modules = [(int(p, 16), int(s, 16)) for p, s in re.findall(r"module \d+ paddr=(\S+) size=(\S+)", said)]
+    assert modules == [(module.paddr, module.payload.size) for module in outcome.plan.modules]
+    assert '"hello world"' in said
+    assert '"its own line"' in said
+
+
+def test_all_engines_leave_the_same_bytes(guest_plan):
+    pytest.importorskip("fcntl")
+    seen = {}
+    for engine in ("unicorn", "kvm"):
+        plan = guest_plan()
+        captured = {}
+        from pvhboot.emu.board import Board
+
+        board = Board(plan, plan.memory())
+
+        def on_handoff(handoff, captured=captured):
+            memory = handoff.memory
+            captured["low"] = memory.read(0x1000, 0x2000 - 0x1000) + memory.read(0x3000, 0x30000 - 0x3000)
+            captured["tables"] = read_tables(handoff)
+            captured["registers"] = {name: handoff.registers[name] for name in ("ebx", "eip", "cr0", "cr4", "esp")}
+            captured["segments"] = {
+                name: segment._replace(type=segment.type | 1)
+                for name, segment in handoff.segments.items()
+                if name in ("cs", "ds", "es", "ss")
+            }
+
+        get_engine(engine).run(board, Until(EXIT), Limits(), on_handoff)
+        captured["log"] = board.bus.log
+        captured["console"] = re.sub(rb"(?m)^reg .*$", b"", bytes(board.console))
+        seen[engine] = captured
+    for key, value in seen["unicorn"].items():
+        assert value == seen["kvm"][key], key
+
+
+def test_the_way_to_the_entry_is_short():
+    """Deterministic counts: no device access, and few instructions besides the copies of tables."""
+    kernel = Kernel.from_bytes(default_guest(64), "guest")
+    plan = make_plan(BARE, default_blob(BARE).data, kernel, memory=64 * MIB)
+    outcome = run(plan, "unicorn")
+    counts = outcome.handoff.counts
+    assert sum(counts.get(kind, 0) for kind in ("in", "out", "read", "write")) == 0
+    # Each iteration of a rep counts as an instruction (and its end as one more): e820 entries, start_info, GDT.
+    copies = len(plan.memmap) * (20 // 4) + 56 // 4 + 32 // 4
+    assert counts["instructions"] - copies < 150
+
+
+def test_a_boot_without_arguments_is_clean(capsys):
+    status, data = boot_json(capsys)
+    assert status == 0
+    assert data["ok"] is True
+    assert data["stop"]["reason"] == EXIT
+    assert {finding["status"] for finding in data["findings"]} == {"ok"}
+    assert {"engine", "stop", "handoff", "start_info", "memmap", "modules", "cmdline", "findings", "blob", "counts"} <= set(
+        data
+    )
+    assert {"registers", "segments", "tr"} <= set(data["handoff"])
+
+
+def test_boot_prints_console_and_check(capsys):
+    assert main(["boot", "--append", "one two"]) == 0
+    out = capsys.readouterr().out
+    assert "pvhguest 1 elf64" in out
+    assert "clauses of the PVH ABI are met" in out
+    assert out.rstrip().splitlines()[-1].startswith("end: exit")
+
+
+@pytest.mark.parametrize("memory", ["64M", "96M", "512M", "3G", "5G"])
+def test_debian_kernel_reaches_its_entry(guest_file, engine_name, capsys, memory):
+    status, data = boot_json(
+        capsys, guest_file("vmlinux-6.1"), "--engine", engine_name, "--memory", memory, "--append", LINUX_CMDLINE
+    )
+    assert status == 0, data["findings"]
+    assert data["handoff"]["registers"]["eip"] == 0x1000850
+    assert sum(entry["size"] for entry in data["memmap"] if entry["type"] == 1) == {"M": 1 << 20, "G": 1 << 30}[
+        memory[-1]
+    ] * int(memory[:-1])
+
+
+@pytest.mark.parametrize("name", ["grub-i386-xen_pvh.bin", "xen-shim"])
+def test_other_pvh_images_reach_their_entry(guest_file, engine_name, capsys, name):
+    status, data = boot_json(capsys, guest_file(name), "--engine", engine_name)
+    assert status == 0, data["findings"]
+
+
+def test_xen_hypervisor_is_refused(guest_file, capsys):
+    assert main(["boot", str(guest_file("xen.gz"))]) == 2
+    assert "PHYS32_ENTRY" in capsys.readouterr().err
+
+
+def linux_view(memmap):
+    """What Linux prints of a PVH memory map: it reserves 0xa0000-0xfffff, then sorts, splits and merges."""
+    ranges = [*memmap, (0xA0000, 0x60000, pvh.MEMMAP_TYPE_RESERVED)]
+    edges = sorted({edge for start, size, _ in ranges for edge in (start, start + size)})
+    out = []
+    for start, end in pairwise(edges):
+        kinds = [kind for at, size, kind in ranges if at <= start and end <= at + size]
+        if not kinds:
+            continue
+        kind = max(kinds)  # a reservation wins over RAM
+        if out and out[-1][1] == start and out[-1][2] == kind:
+            out[-1] = (out[-1][0], end, kind)
+        else:
+            out.append((start, end, kind))
+    return out
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("engine_name", ["kvm"], indirect=True)
+def test_debian_kernel_prints_the_planned_memory_map(guest_file, engine_name):
+    with Kernel.open(str(guest_file("vmlinux-6.1"))) as kernel:
+        plan = make_plan(BARE, default_blob(BARE).data, kernel, memory=5 << 30, cmdline=LINUX_CMDLINE)
+        outcome = run(plan, engine_name, CONSOLE, "last_pfn", seconds=300.0)
+    said = outcome.console.decode(errors="replace")
+    assert outcome.ok, said
+    assert "Linux version 6.1" in said
+    assert f"Command line: {LINUX_CMDLINE}" in said
+    kinds = {"usable": pvh.MEMMAP_TYPE_RAM, "reserved": pvh.MEMMAP_TYPE_RESERVED}
+    told = [
+        (int(start, 16), int(end, 16) + 1, kinds[kind])
+        for start, end, kind in re.findall(r"BIOS-e820: \[mem (0x\w+)-(0x\w+)\] (\w+)", said)
+    ]
+    assert told == linux_view([tuple(entry) for entry in plan.memmap])
+
+
+STAGE = "docs/examples/hello-serial.s"
+
+
+def test_the_custom_stage_example_prints(engine_name, tmp_path, pytestconfig, capsys):
+    rom = tmp_path / "hello.bin"
+    example = pytestconfig.rootpath / STAGE
+    assert main(["build", "--stage", f"before-handoff={example}", "-o", str(rom)]) == 0
+    assert main(["boot", "--firmware", str(rom), "--engine", engine_name]) == 0
+    out = capsys.readouterr().out
+    assert "hello from the firmware" in out
+    assert out.index("hello from the firmware") < out.index("pvhguest 1")
+
+
+def test_a_baked_rom_needs_nothing_but_the_kernel_in_memory(tmp_path, engine_name):
+    """The ROM that --kernel fills boots without anybody writing its block again."""
+    guest = tmp_path / guest_name(64)
+    guest.write_bytes(default_guest(64))
+    rom = tmp_path / "fw.bin"
+    assert main(["build", "--kernel", str(guest), "--append", "baked in", "--memory", "96M", "-o", str(rom)]) == 0
+    with Kernel.open(str(guest)) as kernel:
+        plan = make_plan(BARE, default_blob(BARE).data, kernel, memory=96 * MIB, cmdline="baked in")
+        assert rom.read_bytes() == plan.rom
+        plan = plan._replace(rom=rom.read_bytes())
+        assert run(plan, engine_name, EXIT).ok
+
+
+def test_an_empty_block_is_a_named_panic(engine_name, guest_plan):
+    blob = default_blob(BARE)
+    plan = guest_plan()._replace(rom=blob.data)
+    outcome = run(plan, engine_name)
+    assert not outcome.ok
+    assert outcome.run.stop.reason == "halt"
+    assert outcome.post_codes == (0xE0,)
+    assert outcome.debug_console == b"pvhboot panic 0xe0 NO_PARAMS: the ROM's parameter block is empty\n"
+
+
+def test_verbose_firmware_tells_its_phases(engine_name, guest_plan):
+    blob = build(BARE, verbose=True)
+    outcome = run(guest_plan(blob=blob), engine_name, blob=blob)
+    assert outcome.ok
+    assert outcome.post_codes == (0x10, 0x20, 0x30, 0x40, 0x60)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("    ud2\n", "fault"),
+        ("    jmp handoff_here\n", "limit"),
+        ("    mov al, 0xfe\n    out 0x64, al\n", "reset"),
+        ("    mov al, 1\n    out 0x92, al\n", "reset"),
+        ("    hlt\n", "halt"),
+    ],
+)
+def test_a_run_that_goes_wrong_ends_with_a_report(code, reason, engine_name, guest_plan):
+    sources = {"handoff.s": asm_source("handoff.s").replace("    mov ebx, START_INFO_PADDR\n", f"handoff_here:\n{code}")}
+    blob = build(BARE, sources=sources)
+    outcome = run(guest_plan(blob=blob), engine_name, blob=blob, seconds=1.0)
+    assert not outcome.ok
+    assert outcome.run.stop.reason == reason
+    place = blob.locate(outcome.run.stop.rip)
+    assert place is not None
+    assert place.source.startswith("handoff.s:")
+
+
+def test_limits_end_a_run(capsys):
+    assert main(["boot", "--max-instructions", "50"]) == 1
+    assert "limit: 50 instructions" in capsys.readouterr().out
+    assert main(["boot", "--max-exits", "20"]) == 1
+    assert "limit: 20 accesses" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_a_run(engine_name, tmp_path):
+    """An endless guest, interrupted from outside."""
+    code = (
+        "import os, signal, sys, threading\n"
+        "from pvhboot.emu.cli import main\n"
+        "threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        f"sys.exit(main(['boot', '--firmware', {str(tmp_path / 'loop.bin')!r}, '--engine', {engine_name!r}]))\n"
+    )
+    rom = bytearray(4096)
+    rom[-16:-14] = b"\xeb\xfe"
+    (tmp_path / "loop.bin").write_bytes(rom)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,253 @@
+"""inspect: tells of any readable file, however broken, and agrees with Kernel on what boots."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from forge_elf import (
+    ENTRY,
+    GNU_NOTE,
+    HOSTILE,
+    PADDR,
+    XEN_NOTES,
+    entry_note,
+    forge,
+    patch_bytes,
+    patch_header,
+    patch_program_header,
+    with_note_section,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pvhboot.loader.inspection import Inspection, inspect
+from pvhboot.loader.kernel import Kernel
+from pvhboot.shim.elfwriter import note
+from pvhboot.shim.errors import BootError
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Callable[[bytes], Inspection]:
+    """Inspects bytes."""
+
+    def run(data: bytes) -> Inspection:
+        path = tmp_path / "kernel"
+        path.write_bytes(data)
+        return inspect(path)
+
+    return run
+
+
+Told = Callable[[bytes], Inspection]
+
+
+def test_a_bootable_kernel(told: Told) -> None:
+    found = told(forge(notes=GNU_NOTE + XEN_NOTES + entry_note()))
+    assert (found.bootable, found.entry, found.reason) == (True, ENTRY, f"PHYS32_ENTRY {ENTRY:#x} in PT_NOTE 0")
+    assert (found.kind, found.elf_class, found.machine, found.type) == ("ELF64", "ELF64", "EM_X86_64", "ET_EXEC")
+    assert found.elf_entry == PADDR
+    assert [header.name for header in found.headers] == ["PT_LOAD 0", "PT_NOTE 0"]
+    assert [(n.owner, n.type) for n in found.notes] == [
+        ("GNU", "BUILD_ID"),
+        ("Xen", "GUEST_OS"),
+        ("Xen", "VIRT_BASE"),
+        ("Xen", "0x63"),
+        ("Xen", "PHYS32_ENTRY"),
+    ]
+    assert found.notes[0].text == bytes(range(20)).hex()
+    assert found.notes[1].text == '6c696e757800 "linux"'
+    assert found.notes[-1].value == ENTRY
+    assert found.problems == ()
+
+
+def test_gzip(told: Told) -> None:
+    found = told(gzip.compress(forge(32)))
+    assert (found.kind, found.elf_class, found.bootable) == ("gzip of ELF32", "ELF32", True)
+
+
+def test_text_is_aligned(told: Told) -> None:
+    lines = told(forge(notes=entry_note() + GNU_NOTE)).to_text().splitlines()
+    assert lines[2:5] == [
+        "kind:     ELF64",
+        f"ELF:      ELF64, ET_EXEC, EM_X86_64, e_entry {PADDR:#x}",
+        f"bootable: yes: PHYS32_ENTRY {ENTRY:#x} in PT_NOTE 0",
+    ]
+    assert lines[6:9] == [
+        "segment       paddr  memory  offset  in file  flags  align",
+        "PT_LOAD 0  0x100000  0x2000    0xb0     0x40  RWX    0x1000",
+        "PT_NOTE 0       0x0    0x3c    0xf0     0x3c  R--    0x4",
+    ]
+    starts = {line.index("PT_NOTE 0") for line in lines[11:]}
+    assert len(starts) == 1
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_a_note_in_segment_and_section_is_told_once_with_both_places(told: Told) -> None:
+    found = told(with_note_section(forge(), entry_note()))
+    assert [n.places for n in found.notes] == [("PT_NOTE 0", "section .notes")]
+
+
+def test_the_entry_of_a_section_alone(told: Told) -> None:
+    found = told(with_note_section(forge(notes=b""), entry_note()))
+    assert found.bootable
+    assert found.reason.endswith("in section .notes")
+
+
+def test_long_descriptors_are_cut_and_a_build_id_is_not(told: Told) -> None:
+    long = bytes(range(64))
+    texts = [n.text for n in told(forge(notes=note(b"GNU\0", 3, long) + note(b"CORE\0", 7, long) + entry_note())).notes]
+    assert texts[0] == long.hex()
+    assert texts[1] == f"{long[:16].hex()}… (64 bytes)"
+
+
+def test_a_relocatable_kernel_shows_its_limits(told: Told) -> None:
+    reloc = note(b"Xen\0", 19, bytes.fromhex("00002000 00000001 ffffff3f"))
+    assert told(forge(notes=entry_note() + reloc)).notes[1].text == "align 0x200000, min 0x1000000, max 0x3fffffff"
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal(told: Told) -> None:
+    text = told(forge(notes=note(b"\x1b[2J\0", 1, b"\x1b[31m\0") + entry_note())).to_text()
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(("name", "make", "pattern"), HOSTILE, ids=[name for name, _, _ in HOSTILE])
+def test_hostile_files_are_told_with_the_reason_of_kernel(
+    tmp_path: Path, name: str, make: Callable[[], bytes], pattern: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(make())
+    found = inspect(path)
+    with pytest.raises(BootError, match=pattern) as error:
+        Kernel.open(path)
+    assert not found.bootable
+    assert found.entry is None
+    assert f"{path}: {found.reason}" == str(error.value)
+    assert found.kind
+    assert found.reason not in found.problems
+    assert found.reason in found.to_text()
+    json.dumps(found.to_json())
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: b"", "an empty file"),
+        (lambda: b"#!/bin/sh\n", "a script"),
+        (lambda: bytes(100), "unknown"),
+        (lambda: gzip.compress(b"text"), "gzip"),
+        (lambda: patch_bytes(forge(), 4, b"\7"), "ELF"),
+        (lambda: gzip.compress(forge()[:20]), "gzip of ELF"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_kinds(told: Told, make: Callable[[], bytes], kind: str) -> None:
+    assert told(make()).kind == kind
+
+
+def test_segments_and_notes_are_shown_though_the_machine_is_another(told: Told) -> None:
+    found = told(patch_bytes(forge(notes=GNU_NOTE), 18, b"\xb7\0"))
+    assert (found.machine, found.bootable) == ("EM_AARCH64", False)
+    assert len(found.headers) == 2
+    assert len(found.notes) == 1
+
+
+def test_the_header_of_a_big_endian_file_is_shown(told: Told) -> None:
+    found = told(patch_bytes(patch_bytes(forge(), 5, b"\2"), 18, b"\0\x15"))
+    assert (found.machine, found.notes) == ("EM_PPC64", ())
+
+
+def test_notes_before_a_truncated_one_are_shown(told: Told) -> None:
+    found = told(forge(notes=GNU_NOTE + b"\xff" * 12))
+    assert [n.type for n in found.notes] == ["BUILD_ID"]
+    assert "truncated note" in found.reason
+
+
+def test_notes_of_sections_are_shown_though_the_program_headers_are_broken(told: Told) -> None:
+    found = told(patch_header(with_note_section(forge(), entry_note()), phentsize=7))
+    assert [n.places for n in found.notes] == [("section .notes",)]
+    assert found.headers == ()
+    assert "e_phentsize is 7" in found.reason
+
+
+def test_broken_sections_of_a_bootable_kernel_are_a_problem_but_no_reason(told: Told) -> None:
+    found = told(patch_header(forge(), shnum=60000))
+    assert found.bootable
+    assert len(found.problems) == 1
+    assert "section headers" in found.problems[0]
+    assert "problem:  truncated" in found.to_text()
+
+
+def test_json_holds_the_same(told: Told) -> None:
+    found = told(forge())
+    read = json.loads(json.dumps(found.to_json()))
+    assert set(read) == set(Inspection._fields)
+    assert (read["bootable"], read["entry"], read["headers"][0]["paddr"], read["headers"][0]["flags"]) == (
+        True,
+        ENTRY,
+        PADDR,
+        "RWX",
+    )
+    assert read["notes"][0]["value"] == ENTRY
+    assert read["notes"][0]["places"] == ["PT_NOTE 0"]
+
+
+@pytest.mark.parametrize("make", [lambda _: None, Path.mkdir], ids=["missing", "directory"])
+def test_only_a_file_that_cannot_be_read_is_an_error(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    path = tmp_path / "kernel"
+    make(path)
+    with pytest.raises(BootError, match=r"kernel: cannot be opened"):
+        inspect(path)
+
+
+def test_a_segment_that_cannot_be_loaded_is_still_shown(told: Told) -> None:
+    found = told(patch_program_header(forge(), 0, filesz=1 << 30, memsz=1 << 30))
+    assert found.headers[0].filesz == 1 << 30
+    assert found.notes[0].value == ENTRY
+    assert "PT_LOAD 0 lies at" in found.reason
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file to overwrite."""
+    return tmp_path_factory.mktemp("inspection") / "kernel"
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(
+    seed=st.sampled_from((forge(32), forge(64), with_note_section(forge(notes=GNU_NOTE), entry_note()))),
+    flips=st.lists(st.integers(0, 1 << 14), max_size=10),
+    cut=st.none() | st.integers(0, 600),
+    noise=st.none() | st.binary(max_size=300),
+)
+def test_nothing_escapes_and_kernel_agrees(
+    scratch: Path, seed: bytes, flips: list[int], cut: int | None, noise: bytes | None
+) -> None:
+    data = bytearray(seed if noise is None else noise)
+    for at in flips:
+        if data:
+            data[at // 8 % len(data)] ^= 1 << at % 8
+    scratch.write_bytes(data[:cut])
+    found = inspect(scratch)
+    found.to_text()
+    json.dumps(found.to_json())
+    refusal = ""
+    try:
+        Kernel.open(scratch).close()
+    except BootError as error:
+        refusal = str(error)
+    assert refusal == ("" if found.bootable else f"{scratch}: {found.reason}")
+
+
+def test_real_files(guest_file: Callable[[str], Path]) -> None:
+    found = inspect(guest_file("xen.gz"))
+    assert (found.kind, found.bootable) == ("gzip of ELF32", False)
+    assert "no PHYS32_ENTRY" in found.reason
+    assert [n.type for n in found.notes] == ["BUILD_ID"]
+
+
+@pytest.mark.parametrize("name", ["grub-i386-xen_pvh.bin", "xen-shim", "vmlinux-6.1"])
+def test_real_kernels(guest_file: Callable[[str], Path], name: str) -> None:
+    found = inspect(guest_file(name))
+    assert found.bootable
+    assert [n.value for n in found.notes if n.type == "PHYS32_ENTRY"] == [found.entry]
