@@ -1,0 +1,68 @@
+"""Who answers, in which widths, and what is recorded."""
+
+import pytest
+from pvhboot.emu.bus import Access, Bus
+from pvhboot.shim.errors import BootError
+
+
+class Memory:
+    """A device that remembers."""
+
+    def __init__(self):
+        self.data = {}
+
+    def read(self, offset, size):
+        return self.data.get((offset, size), offset)
+
+    def write(self, offset, size, value):
+        self.data[offset, size] = value
+
+
+def test_unclaimed_ports_read_as_ones_and_are_recorded():
+    bus = Bus("ones")
+    assert bus.port_read(0x1234, 4) == 0xFFFFFFFF
+    bus.port_write(0x1234, 2, 5)
+    assert bus.log == [Access("in", 0x1234, 4, 0xFFFFFFFF, ""), Access("out", 0x1234, 2, 5, "")]
+    assert bus.unclaimed_stop is None
+    assert bus.accesses == 2
+
+
+def test_the_stop_policy_keeps_the_first_unclaimed_access():
+    bus = Bus("stop")
+    bus.memory_read(0xFEC00000, 4)
+    bus.port_read(0x60, 1)
+    assert bus.unclaimed_stop == Access("read", 0xFEC00000, 4, 0xFFFFFFFF, "")
+
+
+def test_a_wide_access_to_a_narrow_device_is_split():
+    bus, device = Bus("ones"), Memory()
+    bus.claim_ports(0x70, 2, "narrow", device)
+    assert bus.port_read(0x70, 2) == 0x0100
+    bus.port_write(0x70, 4, 0x44332211)
+    assert device.data == {(0, 1): 0x11, (1, 1): 0x22}
+    assert [access.device for access in bus.log] == ["narrow", "narrow"]
+
+
+def test_a_wide_device_gets_its_access_whole():
+    bus, device = Bus("ones"), Memory()
+    bus.claim_ports(0x510, 8, "wide", device, width=4)
+    bus.port_write(0x514, 4, 0x12345678)
+    assert device.data == {(4, 4): 0x12345678}
+
+
+def test_memory_devices():
+    bus, device = Bus("ones"), Memory()
+    bus.claim_memory(0xFED00000, 0x1000, "hpet", device)
+    bus.memory_write(0xFED00010, 8, 9)
+    assert (bus.memory_read(0xFED00010, 8), bus.memory_read(0xFED01000, 2)) == (9, 0xFFFF)
+    assert [access.device for access in bus.log] == ["hpet", "hpet", ""]
+
+
+def test_nobody_claims_twice():
+    bus = Bus("ones")
+    bus.claim_ports(0x70, 2, "first", Memory())
+    bus.claim_memory(0x1000, 0x1000, "first", Memory())
+    with pytest.raises(BootError, match="port 0x71 belongs to first"):
+        bus.claim_ports(0x71, 1, "second", Memory())
+    with pytest.raises(BootError, match="overlaps first"):
+        bus.claim_memory(0x1FFF, 1, "second", Memory())
