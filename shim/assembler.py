@@ -15,7 +15,7 @@ from .instruction import Instruction, require_fit
 from .operands import REGISTER_BYTES, SourceImmediate, resolve
 from .source import Location, Statement, Unit, expand
 
-_MAX_PASSES: Final = 64
+_MAX_PASSES: Final = 512  # a chain of branches, each of which makes the one before it grow, takes a pass for each
 _MAX_BYTES: Final = 1 << 20  # of one program: what a wrong .skip may not exceed
 _DATA_BYTES: Final = {
     **dict.fromkeys((".byte",), 1),

@@ -83,6 +83,8 @@ def parse(text: str) -> SourceOperand:
         return _parse_memory(stripped)
     if re.match(r"(short|near|far)\s", stripped, re.IGNORECASE):
         raise ValueError(f"write the target alone, without {stripped.split()[0]}: a branch is short wherever it reaches")
+    if re.match(r"(byte|word|dword|fword|qword)\s", stripped, re.IGNORECASE):
+        raise ValueError(f"a size goes with a memory operand in brackets, not with {stripped!r}: write e.g. dword ptr [label]")
     if match := re.match(r"offset\s+(.*)", stripped, re.IGNORECASE):
         return SourceImmediate(Expression(match.group(1)), True)
     return SourceImmediate(Expression(stripped), False)

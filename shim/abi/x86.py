@@ -100,7 +100,6 @@ class Segment(NamedTuple):
 CPUID_FEATURES_LEAF: Final = 1
 CPUID_1_EDX_MTRR: Final = 1 << 12
 MSR_EFER: Final = 0xC0000080
-EFER_LMA: Final = 1 << 10  # long mode is active
 MSR_MTRR_DEF_TYPE: Final = 0x2FF
 MTRR_DEF_TYPE_ENABLE: Final = 1 << 11
 MTRR_TYPE_WRITE_BACK: Final = 6

@@ -13,296 +13,59 @@ from pvhboot.shim.source import Unit
 
 ORIGIN = 0x1000
 
-# One a line. `t` is a label behind the instruction.
-COMMON = """
-mov al, 10
-mov ax, 10
-mov eax, 0xffffffff
-mov eax, -1
-mov bl, 0xff
-mov eax, ebx
-mov al, ah
-mov ECX, EAX
-mov dword ptr [ebx], 0xffffffff
-mov byte ptr [ebx + 4], 200
-mov WORD PTR [EBX+4], 0x1234
-mov  dword  ptr [ebx],1
-mov eax, [ebx]
-mov [ebx], eax
-mov eax, dword ptr [0x1234]
-mov al, byte ptr [0x1234]
-mov dword ptr [0x1234], eax
-mov byte ptr [0x80], 1
-mov eax, dword ptr [esp]
-mov eax, dword ptr [esp + 4]
-mov eax, dword ptr [esp + ebx]
-mov eax, dword ptr [ebx + esp]
-mov eax, dword ptr [ebp]
-mov eax, dword ptr [ebp - 4]
-mov eax, dword ptr [ebp - 128]
-mov eax, dword ptr [ebp - 129]
-mov eax, dword ptr [ebp + 127]
-mov eax, dword ptr [ebp + 128]
-mov eax, dword ptr [ebx + ecx*4]
-mov eax, dword ptr [ebx + 4*ecx]
-mov eax, dword ptr [ebx + ecx*4 - 8]
-mov eax, dword ptr [4 + ecx*8 + ebx]
-mov eax, dword ptr [eax + eax]
-mov eax, dword ptr [ebp + ebp*2]
-mov eax, dword ptr [ebx + ebp]
-mov eax, dword ptr [ebp + ebx]
-mov eax, dword ptr [ebx + 0xffffffff]
-mov eax, dword ptr [ebx - 0x80000000]
-mov eax, dword ptr es:[edi]
-mov eax, dword ptr fs:[0x10]
-mov eax, es:[0x10]
-mov eax, dword ptr cs:[ebx + 2]
-mov eax, dword ptr gs:[ebx]
-mov eax, dword ptr ss:[ebx]
-mov eax, dword ptr ds:[ebx]
-mov eax, dword ptr ds:[ebp]
-mov eax, dword ptr ss:[ebp]
-mov eax, dword ptr ds:[esp]
-mov eax, dword ptr ss:[esp + 4]
-mov eax, dword ptr ds:[ebp + ebx]
-mov eax, dword ptr ds:[ebx + ebp]
-mov al, byte ptr ds:[0x1234]
-mov eax, offset t
-mov dword ptr [ebx], offset t
-mov eax, dword ptr [t]
-mov eax, offset t + 4
-mov ss, word ptr [ebx]
-mov ax, ds
-mov eax, cr0
-mov cr0, eax
-mov cr3, ecx
-mov eax, cr2
-mov cr4, eax
-mov dr7, eax
-add eax, 1
-add eax, 0x80
-add eax, 0xffffffff
-add ax, 0xffff
-add ecx, 0x12345678
-add dword ptr [ebx], 1
-add ecx, dword ptr [ebx]
-adc eax, ebx
-sbb eax, 0
-sub esp, 16
-sub al, -1
-cmp eax, 0x7f
-cmp eax, 0x80
-cmp al, 'A'
-cmp bx, 0xff80
-cmp byte ptr [ebx], 'A'
-cmp dword ptr [ebx], -1
-cmp eax, offset t
-and eax, 0xfffffff0
-and al, 0xf0
-or al, 0x80
-or ecx, 0xffff0000
-xor eax, eax
-xor dword ptr [ebx], 0xff
-test eax, eax
-test eax, -1
-test al, 0x80
-test byte ptr [ebx], 1
-test eax, dword ptr [ebx]
-lea eax, [ebx + 4]
-lea eax, [ebx + ecx*4 + 0x100]
-lea ax, [ebx + 1]
-shl eax, 1
-shl eax, 4
-shl eax, cl
-sal eax, 4
-shr eax, 31
-sar eax, 1
-rol dword ptr [ebx], 8
-ror ax, 8
-rcl eax, 1
-rcr al, 1
-shld eax, ebx, 4
-shrd eax, ebx, cl
-imul ecx
-imul eax, ecx
-imul ecx, 10
-imul ecx, 0xffffffff
-imul eax, ecx, 10
-imul eax, ecx, 1000
-imul eax, dword ptr [ebx], 20
-imul ax, cx, 0xffff
-mul ecx
-mul byte ptr [ebx]
-div ecx
-idiv dword ptr [ebx]
-neg eax
-not dword ptr [ebx]
-inc eax
-inc al
-dec dword ptr [ebx]
-push eax
-push ax
-push ds
-push es
-push cs
-push ss
-push fs
-push gs
-push dword ptr [ebx]
-push word ptr [ebx]
-push 1
-push -128
-push 0x80
-push 0x1234
-push offset t
-pop eax
-pop bx
-pop ds
-pop es
-pop ss
-pop fs
-pop gs
-pop dword ptr [ebx]
-pushf
-popf
-pushfd
-popfd
-pusha
-popa
-pushad
-popad
-in al, 0x60
-in eax, 0xff
-in al, dx
-in ax, dx
-in eax, dx
-out 0x80, al
-out 0x80, ax
-out 0xff, eax
-out dx, al
-out dx, ax
-out dx, eax
-movsb
-movsw
-movsd
-stosb
-stosd
-lodsb
-lodsd
-scasb
-scasw
-cmpsb
-cmpsd
-insb
-insw
-outsb
-outsd
-rep movsb
-rep movsw
-rep movsd
-rep stosb
-rep stosd
-rep insd
-rep outsb
-repe cmpsb
-repz cmpsd
-repne scasb
-repnz scasd
-cpuid
-rdmsr
-wrmsr
-rdtsc
-lgdtd [ebx]
-lgdtd [0x1000]
-lidtd cs:[ebx + ecx*4 + 0x100]
-sgdt [ebx]
-sidt [0x1000]
-str ax
-str word ptr [ebx]
-ltr ax
-lldt ax
-sldt ax
-smsw ax
-smsw eax
-lmsw ax
-clts
-invlpg [ebx]
-xchg eax, ebx
-xchg ecx, edx
-xchg al, ah
-xchg dword ptr [ebx], eax
-xchg eax, dword ptr [ebx]
-lock add dword ptr [ebx], 1
-lock xchg dword ptr fs:[ebx], eax
-lock cmpxchg dword ptr [ebx], ecx
-lock bts dword ptr [ebx], 0
-lock inc word ptr [ebx]
-xadd dword ptr [ebx], eax
-bt eax, 5
-bts eax, ecx
-btr dword ptr [ebx], 31
-bsf eax, ebx
-bsr eax, ebx
-bswap eax
-movzx eax, al
-movzx ax, al
-movzx eax, byte ptr [ebx]
-movzx eax, word ptr [ebx + 2]
-movsx eax, cx
-movsx ecx, byte ptr [ebx]
-setz al
-setnc cl
-sete byte ptr [ebx]
-cmovz eax, ebx
-cmovne eax, dword ptr [ebx]
-cmovc eax, ebx
-cbw
-cwde
-cwd
-cdq
-cli
-sti
-cld
-std
-clc
-stc
-hlt
-nop
-pause
-wbinvd
-invd
-iret
-iretd
-sahf
-lahf
-leave
-enter 16, 0
-int 0x10
-int3
-ud2
-les eax, [ebx]
-lss esp, [ebx]
-jmp eax
-jmp ax
-jmp [ebx]
-call eax
-call [ebx]
-ljmp 0x08, 0x1234
-lcall 0x08, 0x1234
-ret
-ret 4
-retf
-retf 4
-jmp t
-call t
-loop t
-loope t
-loopnz t
-jecxz t
-jcxz t
-verr ax
-lar eax, ecx
-""".strip().splitlines()
+
+def _instructions(text: str) -> list[str]:
+    return [part.strip() for part in text.replace("\n", "|").split("|") if part.strip()]
+
+
+# `t` is a label behind the instruction.
+COMMON = _instructions("""
+mov al, 10 | mov ax, 10 | mov eax, 0xffffffff | mov eax, -1 | mov bl, 0xff | mov eax, ebx | mov al, ah | mov ECX, EAX
+mov dword ptr [ebx], 0xffffffff | mov byte ptr [ebx + 4], 200 | mov WORD PTR [EBX+4], 0x1234 | mov  dword  ptr [ebx],1
+mov eax, [ebx] | mov [ebx], eax | mov eax, dword ptr [0x1234] | mov al, byte ptr [0x1234]
+mov dword ptr [0x1234], eax | mov byte ptr [0x80], 1 | mov eax, dword ptr [esp] | mov eax, dword ptr [esp + 4]
+mov eax, dword ptr [esp + ebx] | mov eax, dword ptr [ebx + esp] | mov eax, dword ptr [ebp]
+mov eax, dword ptr [ebp - 4] | mov eax, dword ptr [ebp - 128] | mov eax, dword ptr [ebp - 129]
+mov eax, dword ptr [ebp + 127] | mov eax, dword ptr [ebp + 128] | mov eax, dword ptr [ebx + ecx*4]
+mov eax, dword ptr [ebx + 4*ecx] | mov eax, dword ptr [ebx + ecx*4 - 8] | mov eax, dword ptr [4 + ecx*8 + ebx]
+mov eax, dword ptr [eax + eax] | mov eax, dword ptr [ebp + ebp*2] | mov eax, dword ptr [ebx + ebp]
+mov eax, dword ptr [ebp + ebx] | mov eax, dword ptr [ebx + 0xffffffff] | mov eax, dword ptr [ebx - 0x80000000]
+mov eax, dword ptr es:[edi] | mov eax, dword ptr fs:[0x10] | mov eax, es:[0x10] | mov eax, dword ptr cs:[ebx + 2]
+mov eax, dword ptr gs:[ebx] | mov eax, dword ptr ss:[ebx] | mov eax, dword ptr ds:[ebx] | mov eax, dword ptr ds:[ebp]
+mov eax, dword ptr ss:[ebp] | mov eax, dword ptr ds:[esp] | mov eax, dword ptr ss:[esp + 4]
+mov eax, dword ptr ds:[ebp + ebx] | mov eax, dword ptr ds:[ebx + ebp] | mov al, byte ptr ds:[0x1234]
+mov eax, offset t | mov dword ptr [ebx], offset t | mov eax, dword ptr [t] | mov eax, offset t + 4
+mov ss, word ptr [ebx] | mov ax, ds | mov eax, cr0 | mov cr0, eax | mov cr3, ecx | mov eax, cr2 | mov cr4, eax
+mov dr7, eax | add eax, 1 | add eax, 0x80 | add eax, 0xffffffff | add ax, 0xffff | add ecx, 0x12345678
+add dword ptr [ebx], 1 | add ecx, dword ptr [ebx] | adc eax, ebx | sbb eax, 0 | sub esp, 16 | sub al, -1
+cmp eax, 0x7f | cmp eax, 0x80 | cmp al, 'A' | cmp bx, 0xff80 | cmp byte ptr [ebx], 'A' | cmp dword ptr [ebx], -1
+cmp eax, offset t | and eax, 0xfffffff0 | and al, 0xf0 | or al, 0x80 | or ecx, 0xffff0000 | xor eax, eax
+xor dword ptr [ebx], 0xff | test eax, eax | test eax, -1 | test al, 0x80 | test byte ptr [ebx], 1
+test eax, dword ptr [ebx] | lea eax, [ebx + 4] | lea eax, [ebx + ecx*4 + 0x100] | lea ax, [ebx + 1] | shl eax, 1
+shl eax, 4 | shl eax, cl | sal eax, 4 | shr eax, 31 | sar eax, 1 | rol dword ptr [ebx], 8 | ror ax, 8 | rcl eax, 1
+rcr al, 1 | shld eax, ebx, 4 | shrd eax, ebx, cl | imul ecx | imul eax, ecx | imul ecx, 10 | imul ecx, 0xffffffff
+imul eax, ecx, 10 | imul eax, ecx, 1000 | imul eax, dword ptr [ebx], 20 | imul ax, cx, 0xffff | mul ecx
+mul byte ptr [ebx] | div ecx | idiv dword ptr [ebx] | neg eax | not dword ptr [ebx] | inc eax | inc al
+dec dword ptr [ebx] | push eax | push ax | push ds | push es | push cs | push ss | push fs | push gs
+push dword ptr [ebx] | push word ptr [ebx] | push 1 | push -128 | push 0x80 | push 0x1234 | push offset t | pop eax
+pop bx | pop ds | pop es | pop ss | pop fs | pop gs | pop dword ptr [ebx] | pushf | popf | pushfd | popfd | pusha
+popa | pushad | popad | in al, 0x60 | in eax, 0xff | in al, dx | in ax, dx | in eax, dx | out 0x80, al | out 0x80, ax
+out 0xff, eax | out dx, al | out dx, ax | out dx, eax | movsb | movsw | movsd | stosb | stosd | lodsb | lodsd | scasb
+scasw | cmpsb | cmpsd | insb | insw | outsb | outsd | rep movsb | rep movsw | rep movsd | rep stosb | rep stosd
+rep insd | rep outsb | repe cmpsb | repz cmpsd | repne scasb | repnz scasd | cpuid | rdmsr | wrmsr | rdtsc
+lgdtd [ebx] | lgdtd [0x1000] | lidtd cs:[ebx + ecx*4 + 0x100] | sgdt [ebx] | sidt [0x1000] | str ax
+str word ptr [ebx] | ltr ax | lldt ax | sldt ax | smsw ax | smsw eax | lmsw ax | clts | invlpg [ebx] | xchg eax, ebx
+xchg ecx, edx | xchg al, ah | xchg dword ptr [ebx], eax | xchg eax, dword ptr [ebx] | lock add dword ptr [ebx], 1
+lock xchg dword ptr fs:[ebx], eax | lock cmpxchg dword ptr [ebx], ecx | lock bts dword ptr [ebx], 0
+lock inc word ptr [ebx] | xadd dword ptr [ebx], eax | bt eax, 5 | bts eax, ecx | btr dword ptr [ebx], 31
+bsf eax, ebx | bsr eax, ebx | bswap eax | movzx eax, al | movzx ax, al | movzx eax, byte ptr [ebx]
+movzx eax, word ptr [ebx + 2] | movsx eax, cx | movsx ecx, byte ptr [ebx] | setz al | setnc cl | sete byte ptr [ebx]
+cmovz eax, ebx | cmovne eax, dword ptr [ebx] | cmovc eax, ebx | cbw | cwde | cwd | cdq | cli | sti | cld | std | clc
+stc | hlt | nop | pause | wbinvd | invd | iret | iretd | sahf | lahf | leave | enter 16, 0 | int 0x10 | int3 | ud2
+les eax, [ebx] | lss esp, [ebx] | jmp eax | jmp ax | jmp [ebx] | call eax | call [ebx] | ljmp 0x08, 0x1234
+lcall 0x08, 0x1234 | ret | ret 4 | retf | retf 4 | jmp t | call t | loop t | loope t | loopnz t | jecxz t | jcxz t
+verr ax | lar eax, ecx
+""")
 COMMON += [
     f"{name} t" for name in ("jo", "jno", "jb", "jc", "jnae", "jae", "jnb", "jnc", "je", "jz", "jne", "jnz", "jbe", "jna")
 ]
@@ -311,50 +74,20 @@ COMMON += [
 ]
 COMMON += ["jg t", "jnle t"]
 
-ONLY_16 = """
-mov ax, [bx]
-mov ax, word ptr [bx + si]
-mov ax, word ptr [si + bx]
-mov ax, word ptr [bp + di + 4]
-mov ax, word ptr [bp]
-mov ax, word ptr ds:[bp]
-mov ax, word ptr ss:[bp + si]
-mov ax, word ptr [si - 1]
-mov ax, word ptr [bx - 0x100]
-mov ax, word ptr [0xffff]
-mov al, es:[di]
-mov ax, word ptr cs:[0x10]
-mov dword ptr [bx], 1
-mov eax, dword ptr [bx + 0x100]
-mov sp, 0x7c00
-lea si, [0x1234]
-lgdtd cs:[0x1234]
-lgdtd [bx + 4]
-lidtd [bx]
-sgdt [bx]
-jmp word ptr [bx]
-call word ptr [0x1234]
-push dword ptr [bx]
-push 0xffff
-data32 ljmp 0x08, 0x12345678
-data32 lcall 0x08, 0x12345678
-mov es, ax
-""".strip().splitlines()
+ONLY_16 = _instructions("""
+mov ax, [bx] | mov ax, word ptr [bx + si] | mov ax, word ptr [si + bx] | mov ax, word ptr [bp + di + 4]
+mov ax, word ptr [bp] | mov ax, word ptr ds:[bp] | mov ax, word ptr ss:[bp + si] | mov ax, word ptr [si - 1]
+mov ax, word ptr [bx - 0x100] | mov ax, word ptr [0xffff] | mov al, es:[di] | mov ax, word ptr cs:[0x10]
+mov dword ptr [bx], 1 | mov eax, dword ptr [bx + 0x100] | mov sp, 0x7c00 | lea si, [0x1234] | lgdtd cs:[0x1234]
+lgdtd [bx + 4] | lidtd [bx] | sgdt [bx] | jmp word ptr [bx] | call word ptr [0x1234] | push dword ptr [bx]
+push 0xffff | data32 ljmp 0x08, 0x12345678 | data32 lcall 0x08, 0x12345678 | mov es, ax
+""")
 
-ONLY_32 = """
-mov ecx, dword ptr [0x12345678]
-mov eax, dword ptr [ecx*8 + 0x1000]
-mov eax, dword ptr [ecx*2]
-mov ds, eax
-jmp dword ptr [ebx]
-jmp dword ptr [ebx + ecx*4]
-call dword ptr [0x1234]
-lgdt [ebx]
-lidt [0x1000]
-push 0xffffffff
-ljmp 0x08, 0x12345678
-lcall 0x08, 0x12345678
-""".strip().splitlines()
+ONLY_32 = _instructions("""
+mov ecx, dword ptr [0x12345678] | mov eax, dword ptr [ecx*8 + 0x1000] | mov eax, dword ptr [ecx*2] | mov ds, eax
+jmp dword ptr [ebx] | jmp dword ptr [ebx + ecx*4] | call dword ptr [0x1234] | lgdt [ebx] | lidt [0x1000]
+push 0xffffffff | ljmp 0x08, 0x12345678 | lcall 0x08, 0x12345678
+""")
 
 # (mode, text): (ours, theirs). Another encoding of the same instruction, as Capstone reads both.
 EXCEPTIONS = {

@@ -77,13 +77,14 @@ def test_memory_without_displacement_needs_no_evaluation():
         ("short x", "without short"),
         ("near ptr x", "without near"),
         ("far ptr x", "without far"),
+        ("dword ptr x", "a size goes with a memory operand in brackets"),
+        ("byte 5", "a size goes with a memory operand in brackets"),
         ("", "an expression is missing"),
-        ("offset ", "an expression is missing|unexpected"),
     ],
 )
 def test_refused(text, message):
     with pytest.raises(ValueError, match=message):
-        resolved(text, offset=0)
+        resolved(text)
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_statement(text, data):
         (".byte 1,,2", "an expression is missing"),
         (".skip", "takes 1 to 2 values"),
         (".skip 1, 2, 3", "takes 1 to 2 values"),
-        (".code32 nop", "takes nothing behind it: 'nop'"),
+        (".code32 nop", ".code32 takes nothing behind it: 'nop'"),
         (".equ A", "an expression is missing"),
         (".equ 5, 5", ".equ takes a name and a value"),
         (".equ A B, 5", ".equ takes a name and a value"),
@@ -188,8 +188,8 @@ def test_condition(text, data):
         (".if 1\n.else\n.else\n.endif", 4, "a second .else"),
         (".if 0\n.elseif 1\n.endif", 3, "unknown directive .elseif"),
         (".if 0\n.ifeq 1\n.endif\n.endif", 3, "unknown directive .ifeq"),
-        (".if 1\n.endif x", 3, "takes nothing behind it"),
-        (".if 1\n.else 1\n.endif", 3, "takes nothing behind it"),
+        (".if 1\n.endif x", 3, ".endif takes nothing behind it"),
+        (".if 1\n.else 1\n.endif", 3, ".else takes nothing behind it"),
         (".ifdef A B\n.endif", 2, ".ifdef takes a name"),
         (".ifndef\n.endif", 2, ".ifndef takes a name"),
         (".if 1 / 0\n.endif", 2, "division by zero"),
@@ -216,13 +216,12 @@ def test_conditions_end_with_their_file():
         (".macro M a, b\n.byte \\b, \\a\n.endm\nM 1, 2", b"\2\1"),
         (".macro M a b\n.byte \\b, \\a\n.endm\nM 1, 2", b"\2\1"),
         (".macro\tM\ta\n.byte \\a\n.endm\nM\t7", b"\7"),
-        (".macro M a\nmov eax, \\a\n.endm\nM [ebx, 1]".replace(", 1]", "]"), b"\x8b\x03"),
+        (".macro M a\nmov eax, \\a\n.endm\nM [ebx]", b"\x8b\x03"),
         (".macro M a\n.byte \\a\n.endm\nM ','", b","),
         (".macro M a\n.equ V_\\a, 5\n.byte V_\\a\n.endm\nM x", b"\5"),
         (".macro A x\n.byte \\x\n.endm\n.macro B y\nA \\y\nA \\y + 1\n.endm\nB 1", b"\1\2"),
         (".macro M n\n.if \\n\n.byte \\n\nM \\n - 1\n.endif\n.endm\nM 3", b"\3\2\1"),
         (".macro M # a comment\nnop # another\n.endm # a third\nM # a fourth", b"\x90"),
-        ("x: .macro_free\n".replace(".macro_free", "nop"), b"\x90"),
         (".macro M\n1: jmp 1b\n.endm\nM\nM", b"\xeb\xfe\xeb\xfe"),
     ],
 )
@@ -247,7 +246,7 @@ def test_macro(text, data):
         (".macro M\n.endm\n.macro M\n.endm", 4, "the macro M is defined twice"),
         (".macro M a=1\n.endm", 2, ".macro M takes plain parameter names"),
         (".macro M a, a\n.endm", 2, ".macro M takes plain parameter names"),
-        (".macro M\n.endm M", 3, "takes nothing behind it"),
+        (".macro M\n.endm M", 3, ".endm takes nothing behind it"),
         (".macro M\nnop\nbogus\n.endm\nnop\nM", 7, "'bogus' cannot be assembled"),
         (".macro M\n.if 1\n.endm\nM", 5, ".if without .endif"),
     ],
@@ -263,7 +262,7 @@ def test_macros_that_call_each_other_without_end_in_sight_are_bounded():
 
 
 def test_statements_are_bounded():
-    text = ".macro M0\nnop\n.endm\n" + "".join(f".macro M{n}\nM{n - 1}\nM{n - 1}\n.endm\n" for n in range(1, 18)) + "M17"
+    text = ".macro M\n" + "nop\n" * 1000 + ".endm\n" + "M\n" * 101
     with pytest.raises(AssemblyError, match="more than 100000 statements"):
         expand([Unit("f.s", text)], {})
 
