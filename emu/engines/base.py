@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple, Protocol
 
+from pvhboot.shim.abi.x86 import EFLAGS_IF
+
 from ..board import Board
 from ..handoff import Handoff
 
@@ -20,6 +22,21 @@ class Limits(NamedTuple):
     instructions: int | None = None
     exits: int | None = None
     seconds: float = 60.0
+
+    @property
+    def instructions_over(self) -> str:
+        """What a Stop says when the instructions are used up."""
+        return f"{self.instructions} instructions have been executed"
+
+    @property
+    def exits_over(self) -> str:
+        """What a Stop says when the accesses are used up."""
+        return f"{self.exits} accesses to devices have been made"
+
+    @property
+    def seconds_over(self) -> str:
+        """What a Stop says when the time is used up."""
+        return f"{self.seconds:g} seconds of wall time are over"
 
 
 # Why a run ended.
@@ -59,6 +76,11 @@ class Engine(Protocol):
 
     def run(self, board: Board, until: Until, limits: Limits, on_handoff: Callable[[Handoff], None]) -> Run:
         """Raises BootError for what the host lacks; everything that the guest does ends in a Run."""
+
+
+def halt_detail(eflags: int) -> str:
+    """What a Stop says of a hlt: no engine's board has an interrupt that would end it."""
+    return f"hlt with interrupts {'on, but nothing here raises one' if eflags & EFLAGS_IF else 'off'}"
 
 
 def describe_stop(stop: Stop) -> str:

@@ -18,7 +18,7 @@ from pvhboot.shim.errors import BootError
 
 from ..board import Board
 from ..handoff import Handoff
-from .base import CONSOLE, FAULT, HALT, LIMIT, Limits, Run, Stop, Until
+from .base import CONSOLE, FAULT, HALT, LIMIT, Limits, Run, Stop, Until, halt_detail
 from .base import HANDOFF as HANDOFF_REASON
 from .unicorn_context import probe, read_context, write_reset_state
 
@@ -183,7 +183,7 @@ class UnicornMachine:
         self._instructions += 1
         limit = self._limits.instructions
         if limit is not None and self._instructions > limit:
-            self._end(Stop(LIMIT, f"{limit} instructions are executed", address))
+            self._end(Stop(LIMIT, self._limits.instructions_over, address))
         elif not self._instructions % _CLOCK_EVERY:
             self._check_clock()
 
@@ -210,7 +210,7 @@ class UnicornMachine:
         if board.stop is not None:
             self._end(Stop(board.stop.reason, board.stop.detail, self.linear_ip(), board.stop.value))
         elif limit is not None and board.bus.accesses >= limit:
-            self._end(Stop(LIMIT, f"{limit} accesses to devices are made", self.linear_ip()))
+            self._end(Stop(LIMIT, self._limits.exits_over, self.linear_ip()))
 
     def _end(self, stop: Stop) -> None:
         if self.stop is None:
@@ -219,12 +219,10 @@ class UnicornMachine:
 
     def _check_clock(self) -> None:
         if self.stop is None and time.monotonic() > self._deadline:
-            self._end(Stop(LIMIT, f"{self._limits.seconds:g} s are over", self.linear_ip()))
+            self._end(Stop(LIMIT, self._limits.seconds_over, self.linear_ip()))
 
     def _halted(self) -> Stop:
-        interrupts = self.uc.reg_read(self._const.UC_X86_REG_EFLAGS) & x86.EFLAGS_IF
-        why = "and this board has no interrupts" if interrupts else "with interrupts off"
-        return Stop(HALT, f"the CPU halted {why}", self.linear_ip())
+        return Stop(HALT, halt_detail(self.uc.reg_read(self._const.UC_X86_REG_EFLAGS)), self.linear_ip())
 
     def _fault(self, error: Any) -> Stop:
         unicorn = self._unicorn

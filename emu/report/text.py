@@ -149,6 +149,8 @@ def _instruction(outcome: Outcome) -> str:
 
     stop = outcome.run.stop
     rom_start = outcome.blob.paddr
+    if outcome.run.registers["cr0"] & x86.CR0_PG:
+        return "not shown, since paging is on"
     if stop.rip >= rom_start:
         code = outcome.blob.data[stop.rip - rom_start :][:_CODE_BYTES]
     elif outcome.handoff is not None:
@@ -156,8 +158,6 @@ def _instruction(outcome: Outcome) -> str:
     else:
         return "unknown"
     bits = capstone.CS_MODE_32 if outcome.run.registers["cr0"] & x86.CR0_PE else capstone.CS_MODE_16
-    if outcome.run.registers.get("efer", 0) & x86.EFER_LMA:
-        bits = capstone.CS_MODE_64
     for instruction in capstone.Cs(capstone.CS_ARCH_X86, bits).disasm(code, stop.rip, 1):
         return f"{instruction.bytes.hex(' ')}  {instruction.mnemonic} {instruction.op_str}".rstrip()
     return code.hex(" ") or "no memory there"

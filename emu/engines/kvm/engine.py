@@ -17,7 +17,6 @@ from pvhboot.shim.abi.x86 import (
     ADDRESS_4G,
     CPUID_1_EDX_MTRR,
     CPUID_FEATURES_LEAF,
-    EFLAGS_IF,
     MSR_MTRR_DEF_TYPE,
     PAGE_SIZE,
     RESET_VECTOR,
@@ -27,7 +26,7 @@ from pvhboot.shim.errors import BootError
 
 from ...board import Board
 from ...handoff import Handoff
-from ..base import CONSOLE, FAULT, HALT, HANDOFF, LIMIT, RESET, Limits, Run, Stop, Until
+from ..base import CONSOLE, FAULT, HALT, HANDOFF, LIMIT, RESET, Limits, Run, Stop, Until, halt_detail
 from . import uapi
 from .vm import Vcpu, Vm, segment
 
@@ -93,7 +92,7 @@ class _Session:
     def _turn(self) -> Stop | None:
         """One exit of the guest, served; the Stop if it is the last."""
         if time.monotonic() >= self._deadline:
-            return self._stop(LIMIT, f"{self._limits.seconds:g} seconds of wall time are over")
+            return self._stop(LIMIT, self._limits.seconds_over)
         try:
             run = self._vcpu.run()
         except InterruptedError:
@@ -138,7 +137,7 @@ class _Session:
             return self._stop(request.reason, request.detail, request.value)
         limit = self._limits.exits
         if limit is not None and self._board.bus.accesses >= limit:
-            return self._stop(LIMIT, f"{limit} accesses to devices have been made")
+            return self._stop(LIMIT, self._limits.exits_over)
         return None
 
     def _entry(self, pc: int) -> Stop | None:
@@ -151,9 +150,7 @@ class _Session:
         return None
 
     def _halt(self) -> Stop:
-        if self._vcpu.regs().rflags & EFLAGS_IF:
-            return self._stop(HALT, "hlt with interrupts on, but nothing here raises one")
-        return self._stop(HALT, "hlt with interrupts off")
+        return self._stop(HALT, halt_detail(self._vcpu.regs().rflags))
 
     def _failure(self, reason: int, exit: uapi.ExitUnion) -> Stop:
         """Every exit after which there is no going on."""
