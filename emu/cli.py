@@ -1,6 +1,7 @@
 """The command `pvhboot`: reads the arguments; what a subcommand does is in commands/, imported when it is called."""
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ BAD_INPUT = 2
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a subcommand; its exit status, 2 for bad input (one line on standard error)."""
+    if sys.stdout is None or sys.stderr is None:  # closed by whoever started us
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = import_module(f".commands.{arguments.command}", __package__).run
     try:
@@ -34,6 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has gone: say nothing, also not when the interpreter flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"pvhboot: cannot write the output: {error.strerror}", file=sys.stderr)
+        return BAD_INPUT
     return status
 
 

@@ -35,7 +35,9 @@ class GuestMemory:
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
             buffer = mmap.mmap(-1, span.size, flags=flags)
         except (OSError, OverflowError, ValueError) as error:
-            raise BootError(f"the host has no {span.size >> 20} MiB for the guest's memory: {error}") from None
+            raise BootError(
+                f"the host has no {span.size >> 20} MiB for the guest's memory: {getattr(error, 'strerror', None) or error}"
+            ) from None
         return Region(span, buffer, ctypes.addressof(ctypes.c_char.from_buffer(buffer)), readonly)
 
     def region(self, paddr: int, size: int) -> Region:

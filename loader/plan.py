@@ -10,9 +10,11 @@ from pvhboot.shim.abi.x86 import PAGE_SIZE
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import MIB, PARAMS_PADDR, MachineSpec, Span, ram_spans, rom_span
 
+from .elf import ELF_MAGIC
 from .kernel import Kernel
 from .memory import GuestMemory
 from .payload import Payload
+from .sizes import show_size
 
 _COPY_CHUNK = 1 << 20  # bytes
 
@@ -63,9 +65,11 @@ class BootPlan(NamedTuple):
         """Writes kernel (its bss zeroed) and modules into `memory`: a GuestMemory, or any writable buffer whose index is
         the physical address. The ROM is not in there: map `rom` so that it ends at 4 GiB.
 
-        Raises BootError if the buffer is too short, before it writes, or a file cannot be read as far as planned.
+        The kernel must still be open. Raises BootError if the buffer is too short, before it writes, or if a file cannot be
+        read as far as planned.
         """
         if not isinstance(memory, GuestMemory):
+            memory = memoryview(memory).cast("B")  # of whatever items the buffer is made, the index is bytes
             end = max(span.end for span in (*self._kernel_spans(), *(module.span for module in self.modules)))
             if len(memory) < end:
                 raise BootError(f"the buffer of {len(memory)} bytes ends before {end:#x}, where the last piece does")
@@ -73,7 +77,7 @@ class BootPlan(NamedTuple):
         def view(paddr: int, size: int) -> memoryview:
             if isinstance(memory, GuestMemory):
                 return memory.view(paddr, size)
-            return memoryview(memory)[paddr : paddr + size]
+            return memory[paddr : paddr + size]
 
         for segment in self.kernel.segments:
             self.kernel.read_into(segment.offset, view(segment.paddr, segment.filesz))
@@ -160,6 +164,8 @@ def make_plan(
         raise BootError(
             f"a firmware of {len(firmware)} bytes is not possible: it takes a multiple of {PAGE_SIZE}, at most 1 GiB"
         )
+    if firmware[:4] == ELF_MAGIC:
+        raise BootError("the firmware is an ELF file: give the ROM image itself")
     low = spec.low
     spans = [span for span in low if span.name != "module list" or modules]
     for number, segment in enumerate(kernel.segments):
@@ -194,14 +200,14 @@ def _check_memory(spec: MachineSpec, memory: int) -> None:
     if memory % PAGE_SIZE:
         raise BootError(f"{memory} bytes of memory: give a multiple of 4 KiB")
     if not spec.ram_min <= memory <= spec.ram_max:
-        low, high = spec.ram_min // MIB, spec.ram_max // MIB
-        raise BootError(f"{memory // MIB} MiB of memory: the machine {spec.name} takes {low} MiB to {high} MiB")
+        low, high = show_size(spec.ram_min), show_size(spec.ram_max)
+        raise BootError(f"{show_size(memory)} of memory: the machine {spec.name} takes {low} to {high}")
 
 
 def _require_ram(span: Span, ram: Sequence[Span], path: str, memory: int) -> None:
     if not any(part.start <= span.start and span.end <= part.end for part in ram):
         raise BootError(
-            f"{path}: {span.name} at {span.start:#x}-{span.end:#x} does not fit into {memory // MIB} MiB of memory: "
+            f"{path}: {span.name} at {span.start:#x}-{span.end:#x} does not fit into {show_size(memory)} of memory: "
             f"RAM is {', '.join(f'{part.start:#x}-{part.end:#x}' for part in ram)}"
         )
 

@@ -1,6 +1,6 @@
 """The front end of the assembler: files, labels, constants, macros, data and placement; errors and a listing by file and line.
 
-The language is the part of GNU as's Intel syntax (`.intel_syntax noprefix`) that docs/assembly.md lists, so that GNU as is
+The language is the part of GNU as's Intel syntax (`.intel_syntax noprefix`) that docs/firmware.md lists, so that GNU as is
 an independent oracle for it. Source is expanded once (macros, conditions); then passes run until no label moves: a branch
 starts short and becomes near when it does not reach, never the other way round, so they end.
 """

@@ -2,13 +2,13 @@
 
 import argparse
 
+from pvhboot.loader.sizes import parse_memory, show_size
 from pvhboot.shim.blob import Blob
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.image import build
 from pvhboot.shim.machines import MIB, machine
 from pvhboot.shim.stage import Stage, read_stage
 
-from ..sizes import parse_memory, show_size
 from .common import open_kernel, plan_from, write_files
 
 
@@ -22,8 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         for stage in stages:
             check_stage(spec, blob, stage)
-    rom = _filled(arguments, blob)
-    files = {arguments.output: rom}
+    blob, boots = _filled(arguments, blob)
+    files = {arguments.output: blob.data}
     for path, data in (
         (arguments.elf, blob.elf),
         (arguments.listing, lambda: blob.listing_text().encode()),
@@ -34,10 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
     if len(files) != 1 + sum(path is not None for path in (arguments.elf, arguments.listing, arguments.manifest)):
         raise BootError("two outputs have the same name")
     write_files(files)
-    filled = f", boots {arguments.kernel}" if arguments.kernel is not None else ""
     print(
-        f"{arguments.output}: {spec.name}, {show_size(len(rom))}, {blob.manifest['code_bytes']} bytes of code and tables, "
-        f"sha256 {blob.sha256[:12]}{filled}"
+        f"{arguments.output}: {spec.name}, {show_size(len(blob.data))}, "
+        f"{blob.manifest['code_bytes']} bytes of code and tables, sha256 {blob.sha256[:12]}{boots}"
     )
     return 0
 
@@ -56,12 +55,15 @@ def _stage(text: str) -> Stage:
     return read_stage(slot, path)
 
 
-def _filled(arguments: argparse.Namespace, blob: Blob) -> bytes:
-    """The ROM with its parameter block filled for --kernel; as built without."""
+def _filled(arguments: argparse.Namespace, blob: Blob) -> tuple[Blob, str]:
+    """The blob with its parameter block filled for --kernel, its manifest with the plan; as built without."""
     if arguments.kernel is None:
         for name in ("append", "initrd", "module"):
             if getattr(arguments, name):
                 raise BootError(f"--{name} says what to boot: it needs --kernel")
-        return blob.data
+        return blob, ""
     with open_kernel(arguments.kernel) as kernel:
-        return plan_from(arguments, kernel, blob.data).rom
+        plan = plan_from(arguments, kernel, blob.data)
+    filled = blob._replace(data=plan.rom)
+    rom = {**blob.manifest["rom"], "sha256": filled.sha256}
+    return filled._replace(manifest={**blob.manifest, "rom": rom, "boots": plan.to_json()}), f", boots {arguments.kernel}"

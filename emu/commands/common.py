@@ -6,11 +6,10 @@ import tempfile
 
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.plan import BootPlan, Module, make_plan
+from pvhboot.loader.sizes import parse_memory
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import machine
 from pvhboot.shim.stock import GUEST_BITS, default_guest
-
-from ..sizes import parse_memory
 
 BUILTIN_GUEST = "conformance guest"
 

@@ -8,7 +8,7 @@ Instructions are counted up to the handoff, each iteration of a rep as one.
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
@@ -237,7 +237,8 @@ class UnicornMachine:
     def linear_ip(self) -> int:
         """The linear address of the next instruction."""
         rip: int = self.uc.reg_read(self._const.UC_X86_REG_RIP)
-        return read_context(self.uc).segments["cs"].base + rip
+        cs = read_context(self.uc).segments["cs"]
+        return rip if cs.long else (cs.base + rip) % x86.ADDRESS_4G
 
     def registers(self) -> dict[str, int]:
         """As Handoff.registers has them; in 64-bit mode the values are those of the full registers."""
@@ -254,6 +255,29 @@ class UnicornMachine:
             "efer": read(const.UC_X86_REG_MSR, x86.MSR_EFER),
             "gdtr_base": context.gdtr_base,
             "gdtr_limit": context.gdtr_limit,
+        }
+
+    def mark_registers(self, values: Mapping[str, int]) -> None:
+        """Sets general registers (eax …), and every arithmetic flag."""
+        const = self._const
+        for name, value in values.items():
+            self.uc.reg_write(getattr(const, f"UC_X86_REG_{name.upper()}"), value)
+        self.uc.reg_write(const.UC_X86_REG_EFLAGS, self.uc.reg_read(const.UC_X86_REG_EFLAGS) | x86.EFLAGS_ARITHMETIC)
+
+    def hidden_state(self) -> dict[str, object]:
+        """What a well-behaved piece of firmware leaves alone: segments, IDTR, debug registers, memory types, FPU."""
+        const, read = self._const, self.uc.reg_read
+        context = read_context(self.uc)
+        return {
+            **{
+                f"segment register {name}": segment
+                for name, segment in context.segments.items()
+                if name not in ("gdtr", "idtr")
+            },
+            "IDTR": (context.idtr_base, context.idtr_limit),
+            **{f"debug register {n}": read(getattr(const, f"UC_X86_REG_DR{n}")) for n in (0, 1, 2, 3, 6, 7)},
+            **{f"MSR {name}": read(const.UC_X86_REG_MSR, number) for name, number in x86.KEPT_MSRS.items()},
+            "the FPU": tuple(read(getattr(const, f"UC_X86_REG_FP{name}")) for name in ("CW", "SW", "TAG")),
         }
 
     def handoff(self) -> Handoff:

@@ -19,7 +19,8 @@ _RIP: Final = 168
 _HFLAGS: Final = 216
 _SEGMENTS: Final = 224
 _CR: Final = 464
-_END: Final = _CR + 5 * 8
+_EFER: Final = 632
+_END: Final = _EFER + 8
 
 _ORDER: Final = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr", "gdtr", "idtr")
 _SEGMENT: Final = struct.Struct("<IIQII")  # selector, padding, base, limit, flags
@@ -35,6 +36,8 @@ class CpuContext(NamedTuple):
     segments: dict[str, Segment]
     gdtr_base: int
     gdtr_limit: int
+    idtr_base: int
+    idtr_limit: int
     cr: tuple[int, ...]
 
 
@@ -75,8 +78,7 @@ def read_context(uc: Any) -> CpuContext:
         selector, _, base, limit, flags = _SEGMENT.unpack_from(data, _SEGMENTS + index * _SEGMENT.size)
         segments[name] = _segment(selector, base, limit, flags)
         tables[name] = (base, limit)
-    gdtr_base, gdtr_limit = tables["gdtr"]
-    return CpuContext(segments, gdtr_base, gdtr_limit, struct.unpack_from("<5Q", data, _CR))
+    return CpuContext(segments, *tables["gdtr"], *tables["idtr"], struct.unpack_from("<5Q", data, _CR))
 
 
 def write_reset_state(uc: Any) -> None:
@@ -95,6 +97,7 @@ def write_reset_state(uc: Any) -> None:
         at = _SEGMENTS + index * _SEGMENT.size
         _SEGMENT.pack_into(data, at, segment.selector, 0, segment.base, segment.limit, _flags(segment))
     struct.pack_into("<5Q", data, _CR, x86.RESET_CR0, 0, 0, 0, 0)
+    struct.pack_into("<Q", data, _EFER, 0)
     ctypes.memmove(context.context, bytes(data), len(data))
     uc.context_restore(context)
 
@@ -117,6 +120,7 @@ def probe(uc: Any, release: str) -> None:
         and list(struct.unpack_from("<16Q", data, _GPR)) == marks
         and struct.unpack_from("<Q", data, _RIP) == (0x5EED,)
         and read_context(uc)[1:3] == (0x12345000, 0x2F)
+        and struct.unpack_from("<Q", data, _EFER) == (uc.reg_read(const.UC_X86_REG_MSR, x86.MSR_EFER),)
     )
     if not found or release not in KNOWN_RELEASES:
         raise BootError(f"unicorn {release} keeps its CPU context in an unknown layout: install unicorn=={KNOWN_RELEASES[-1]}")

@@ -1,6 +1,7 @@
 """The outcome of a boot, and a plan, as text for a person."""
 
 from pvhboot.loader.plan import BootPlan
+from pvhboot.loader.sizes import show_size
 from pvhboot.shim.abi import x86
 from pvhboot.shim.abi.pvh import MEMMAP_TYPE_NAMES
 from pvhboot.shim.blob import Blob
@@ -9,7 +10,6 @@ from pvhboot.shim.machines import Span
 from ..check import OK
 from ..engines.base import FAULT, describe_stop
 from ..session import Outcome
-from ..sizes import show_size
 
 _CODE_BYTES = 15  # the longest x86 instruction
 
@@ -86,7 +86,7 @@ def _handoff_lines(outcome: Outcome) -> list[str]:
     bits = " ".join(name for bit, name in x86.CR0_NAMES.items() if registers["cr0"] & bit)
     tr = handoff.segments["tr"]
     lines = [
-        f"handoff at {registers['eip']:#x}, after {executed}{accesses} device accesses",
+        f"handoff at {registers['eip']:#x}, after {executed}{accesses} device access{'' if accesses == 1 else 'es'}",
         f"  ebx {registers['ebx']:#x}   cr0 {registers['cr0']:#x} ({bits})   cr4 {registers['cr4']:#x}   "
         f"eflags {registers['eflags']:#x}   tr {tr.selector:#x} base {tr.base:#x} limit {tr.limit:#x}",
     ]

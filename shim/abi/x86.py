@@ -101,6 +101,8 @@ CPUID_FEATURES_LEAF: Final = 1
 CPUID_1_EDX_MTRR: Final = 1 << 12
 MSR_EFER: Final = 0xC0000080
 MSR_MTRR_DEF_TYPE: Final = 0x2FF
+# Those that a piece of firmware could change to lasting effect, by the names of the SDM.
+KEPT_MSRS: Final = {"IA32_MTRR_DEF_TYPE": MSR_MTRR_DEF_TYPE, "IA32_PAT": 0x277, "IA32_EFER": MSR_EFER, "IA32_APIC_BASE": 0x1B}
 MTRR_DEF_TYPE_ENABLE: Final = 1 << 11
 MTRR_TYPE_WRITE_BACK: Final = 6
 # What a handoff leaves there: MTRRs on, no ranges (the fixed ones off), everything write-back.

@@ -84,6 +84,7 @@ BAD_ARGUMENTS = {
     "append-too-long": (["--append", "x" * 40000], "there is room for"),
     "append-nul": (["--append", "a\0b"], "NUL"),
     "firmware-missing": (["--firmware", "/nonexistent"], "No such file"),
+    "firmware-elf": (["--firmware", "/bin/true"], "ELF"),
     "firmware-directory": (["--firmware", "/"], "directory"),
     "kvm-counts": (["--engine", "kvm", "--max-instructions", "5"], "cannot count instructions"),
 }
@@ -166,6 +167,13 @@ STAGES = {
     ),
     "rom": ("# Clobbers: nothing\n    mov dword ptr [0xffff0000], 1\n    ret\n", r"my.s: .*ROM at 0xffff0000"),
     "segment": ("# Clobbers: eax\n    mov eax, SEL_DATA32\n    mov fs, eax\n    ret\n", r"my.s: .*segment register"),
+    "idt": ("# Clobbers: nothing\n    lidt [0x6000]\n    ret\n", r"my.s: .*IDTR"),
+    "debug-register": ("# Clobbers: eax\n    mov dr0, eax\n    ret\n", r"my.s: .*debug register 0"),
+    "msr": (
+        "# Clobbers: eax, ecx, edx\n    mov ecx, 0x277\n    mov eax, 6\n    mov edx, 6\n    wrmsr\n    ret\n",
+        r"my.s: .*IA32_PAT",
+    ),
+    "what-was-there-anyway": ("# Clobbers: ecx\n    mov eax, 0\n    ret\n", r"my.s: .*eax was"),
     "cr0": ("# Clobbers: eax, flags\n    mov eax, cr0\n    or eax, 0x2\n    mov cr0, eax\n    ret\n", r"my.s: .*cr0 was"),
 }
 

@@ -1,5 +1,6 @@
 """Whole boots: the conformance guest and real kernels to their entry, on every engine."""
 
+import hashlib
 import json
 import re
 import subprocess
@@ -7,13 +8,15 @@ import sys
 from itertools import pairwise
 
 import pytest
+from pvhboot.emu.board import Board
 from pvhboot.emu.cli import main
 from pvhboot.emu.engines.base import CONSOLE, EXIT, HANDOFF, Limits, Until
+from pvhboot.emu.engines.unicorn import UnicornMachine
 from pvhboot.emu.session import boot, get_engine
 from pvhboot.emu.tables import read_tables
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.plan import Module, make_plan
-from pvhboot.shim.abi import pvh
+from pvhboot.shim.abi import pvh, x86
 from pvhboot.shim.image import asm_source, build
 from pvhboot.shim.machines import BARE, MIB
 from pvhboot.shim.stock import default_blob, default_guest, guest_name
@@ -62,13 +65,10 @@ def test_the_conformance_guest_agrees(guest_plan, engine_name, bits):
 
 
 def test_all_engines_leave_the_same_bytes(guest_plan):
-    pytest.importorskip("fcntl")
     seen = {}
     for engine in ("unicorn", "kvm"):
         plan = guest_plan()
         captured = {}
-        from pvhboot.emu.board import Board
-
         board = Board(plan, plan.memory())
 
         def on_handoff(handoff, captured=captured):
@@ -204,6 +204,44 @@ def test_a_baked_rom_needs_nothing_but_the_kernel_in_memory(tmp_path, engine_nam
         assert rom.read_bytes() == plan.rom
         plan = plan._replace(rom=rom.read_bytes())
         assert run(plan, engine_name, EXIT).ok
+
+
+def test_the_manifest_of_a_baked_rom_is_about_that_rom(tmp_path):
+    guest, rom, manifest = tmp_path / "guest", tmp_path / "fw.bin", tmp_path / "fw.json"
+    guest.write_bytes(default_guest(64))
+    assert main(["build", "--kernel", str(guest), "--append", "x", "-o", str(rom), "--manifest", str(manifest)]) == 0
+    data = json.loads(manifest.read_text())
+    assert data["rom"]["sha256"] == hashlib.sha256(rom.read_bytes()).hexdigest()
+    assert data["boots"]["cmdline"] == "x"
+    assert data["boots"]["kernel"]["entry"] == 0x100000
+
+
+def test_output_that_cannot_be_written_is_one_line():
+    code = "import sys; from pvhboot.emu.cli import main; sys.exit(main(['boot']))"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "pvhboot: cannot write the output: No space left on device\n")
+
+
+def test_a_reader_that_goes_away_is_no_error_of_ours():
+    code = "import sys; from pvhboot.emu.cli import main; sys.exit(main(['boot']))"
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -c "$1" | head -n 1', sys.executable, code], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+
+
+def test_unicorn_starts_in_the_reset_state(guest_plan):
+    """The same constants as KVM's vCPU is compared with."""
+    board = Board(plan := guest_plan(), plan.memory())
+    machine = UnicornMachine(board, Limits())
+    registers, state = machine.registers(), machine.handoff()
+    assert machine.linear_ip() == x86.RESET_VECTOR
+    wanted = {"eip": x86.RESET_IP, "cr0": x86.RESET_CR0, "eflags": x86.RESET_EFLAGS, "edx": x86.RESET_EDX, "gdtr_limit": 0xFFFF}
+    zero = ("eax", "ebx", "ecx", "esi", "edi", "ebp", "esp", "cr3", "cr4", "efer", "gdtr_base")
+    assert registers == {**wanted, **dict.fromkeys(zero, 0)}
+    assert state.segments == {**dict.fromkeys(x86.SEGMENT_NAMES, x86.RESET_DATA), "cs": x86.RESET_CS, "tr": x86.RESET_TR}
 
 
 def test_an_empty_block_is_a_named_panic(engine_name, guest_plan):

@@ -114,6 +114,13 @@ def test_placing_zeroes_the_bss_and_nothing_else(file):
     assert buffer.count(0xAA) >= 64 * MIB - 64 - 5000
 
 
+def test_a_buffer_of_other_items_is_indexed_in_bytes():
+    plan = plan_for(kernel_at((MIB, 64)), 16 * MIB)
+    buffer = bytearray(16 * MIB)
+    plan.place(memoryview(buffer).cast("I"))
+    assert buffer[MIB : MIB + 16] == b"\x90" * 16
+
+
 def test_a_buffer_that_is_too_short_stays_as_it_is():
     plan = plan_for(kernel_at((MIB, 64)))
     buffer = bytearray(b"\xaa") * (MIB + 63)

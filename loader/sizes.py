@@ -19,7 +19,7 @@ def parse_memory(text: str) -> int:
 
 def show_size(size: int) -> str:
     """`size` bytes in the largest unit that leaves it whole."""
-    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+    for unit, name in ((KIB * GIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
         if size and not size % unit:
             return f"{size // unit} {name}"
     return f"{size} bytes"
