@@ -17,12 +17,13 @@ from .devices.debug_exit import DebugExit
 from .devices.i8042 import I8042, FastReset
 from .devices.post import PostPort
 from .devices.serial import Serial16550
+from .reasons import CONSOLE, EXIT, RESET, UNCLAIMED
 
 POWER_ON_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)  # fixed, so that two runs are the same
 
 
 class StopRequest(NamedTuple):
-    """A device ends the run: `reason` as in engines.base, with its words and the guest's value, if any."""
+    """A device ends the run: `reason` a word of `reasons`, with its words and the guest's value, if any."""
 
     reason: str
     detail: str
@@ -66,13 +67,13 @@ class Board:
 
     def stop_at_console_text(self, text: str) -> None:
         """Asks for a stop as soon as COM1 has printed `text`."""
-        self._console_text = text.encode()
+        self._console_text = text.encode("utf-8", "surrogateescape")
 
     @property
     def stop(self) -> StopRequest | None:
         """What a device, or the policy for unclaimed accesses, has asked for."""
         if self._request is None and (access := self.bus.unclaimed_stop) is not None:
-            return StopRequest("unclaimed", f"nobody answers {access.kind} of {access.size} bytes at {access.address:#x}")
+            return StopRequest(UNCLAIMED, f"nobody answers {access.kind} of {access.size} bytes at {access.address:#x}")
         return self._request
 
     @property
@@ -87,10 +88,10 @@ class Board:
             self._on_console(bytes((byte,)))
         wanted = self._console_text
         if wanted and byte == wanted[-1] and self.console.endswith(wanted):
-            self._request = StopRequest("console", f"COM1 printed {wanted.decode(errors='replace')!r}")
+            self._request = StopRequest(CONSOLE, f"COM1 printed {wanted.decode(errors='replace')!r}")
 
     def _reset(self, how: str) -> None:
-        self._request = StopRequest("reset", f"the guest asked for a reset by {how}")
+        self._request = StopRequest(RESET, f"the guest asked for a reset by {how}")
 
     def _exit(self, value: int) -> None:
-        self._request = StopRequest("exit", f"the guest left with {value}", value)
+        self._request = StopRequest(EXIT, f"the guest left with {value}", value)

@@ -330,6 +330,11 @@ def _disjoint(subject: _Subject) -> Iterator[str]:
     if tables.modules:
         size = len(tables.modules) * pvh.HVM_MODLIST_ENTRY.size
         spans.append(Span("the module list", info.modlist_paddr, info.modlist_paddr + size))
+    spans += [
+        Span(f"the command line of module {index}", entry.cmdline_paddr, entry.cmdline_paddr + len(line) + 1)
+        for index, (entry, line) in enumerate(zip(tables.modules, tables.module_cmdlines, strict=True))
+        if line is not None
+    ]
     if tables.cmdline is not None:
         spans.append(Span("the command line", info.cmdline_paddr, info.cmdline_paddr + len(tables.cmdline) + 1))
     ordered = sorted(spans, key=lambda span: (span.start, span.end))

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import os
 import signal
 import sys
@@ -22,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a subcommand; its exit status, 2 for bad input (one line on standard error)."""
     if sys.stdout is None or sys.stderr is None:  # closed by whoever started us
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a guest prints what it likes, whatever this terminal can show
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = import_module(f".commands.{arguments.command}", __package__).run
     try:

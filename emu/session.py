@@ -9,8 +9,9 @@ from pvhboot.shim.errors import BootError
 
 from .board import Board
 from .check import Finding, check, is_clean
-from .engines.base import EXIT, Engine, Limits, Run, Until
+from .engines.base import Engine, Limits, Run, Until
 from .handoff import Handoff
+from .reasons import EXIT
 from .tables import Tables, read_tables
 
 ENGINES: Final = ("unicorn", "kvm")

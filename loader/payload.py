@@ -14,7 +14,7 @@ class Payload:
         self.path = path
         self._fd = -1
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block
             status = os.fstat(self._fd)
         except OSError as error:
             raise BootError(f"{path}: cannot read the module: {error.strerror}") from None

@@ -8,7 +8,7 @@ from pvhboot.shim.abi import params, pvh
 from pvhboot.shim.abi.e820 import E820_ENTRY, E820Entry
 from pvhboot.shim.abi.x86 import PAGE_SIZE
 from pvhboot.shim.errors import BootError
-from pvhboot.shim.machines import MIB, PARAMS_PADDR, MachineSpec, Span, ram_spans, rom_span
+from pvhboot.shim.machines import MIB, PARAMS_PADDR, ROM_MAX, MachineSpec, Span, ram_spans, rom_span
 
 from .elf import ELF_MAGIC
 from .kernel import Kernel
@@ -58,7 +58,6 @@ class BootPlan(NamedTuple):
     modules: tuple[PlannedModule, ...]
     cmdline: bytes | None
     rom: bytes
-    takes_params: bool
     spans: tuple[Span, ...]
 
     def place(self, memory: GuestMemory | bytearray | memoryview) -> None:
@@ -160,12 +159,13 @@ def make_plan(
     _check_memory(spec, memory)
     ram = ram_spans(spec, memory)
     rom = rom_span(len(firmware))
-    if not firmware or len(firmware) % PAGE_SIZE or rom.start < spec.low_ram_max:
-        raise BootError(
-            f"a firmware of {len(firmware)} bytes is not possible: it takes a multiple of {PAGE_SIZE}, at most 1 GiB"
-        )
     if firmware[:4] == ELF_MAGIC:
         raise BootError("the firmware is an ELF file: give the ROM image itself")
+    if not firmware or len(firmware) % PAGE_SIZE or len(firmware) > ROM_MAX:
+        raise BootError(
+            f"a firmware of {len(firmware)} bytes is not possible: "
+            f"it takes a multiple of {PAGE_SIZE}, at most {show_size(ROM_MAX)}"
+        )
     low = spec.low
     spans = [span for span in low if span.name != "module list" or modules]
     for number, segment in enumerate(kernel.segments):
@@ -181,15 +181,12 @@ def make_plan(
     line = None if cmdline is None else _encode_cmdline(cmdline, "the kernel's command line")
     if line is None and any(module.cmdline is not None for module in planned):
         line = b""  # the block's strings begin with the kernel's
-    takes_params = _takes_params(firmware)
     filled = firmware
-    if takes_params:
+    if _takes_params(firmware):
         block = _params_block(kernel.entry, memmap, planned, line)
         at = PARAMS_PADDR - rom.start
         filled = firmware[:at] + block + firmware[at + len(block) :]
-    return BootPlan(
-        spec, kernel, kernel.entry, ram, memmap, planned, line, filled, takes_params, tuple(sorted([*spans, rom], key=_start))
-    )
+    return BootPlan(spec, kernel, kernel.entry, ram, memmap, planned, line, filled, tuple(sorted([*spans, rom], key=_start)))
 
 
 def _start(span: Span) -> tuple[int, int]:

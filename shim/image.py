@@ -49,7 +49,7 @@ def build(
         raise BootError(f"a ROM of {size} bytes is not possible: it takes a multiple of 64 KiB, 64 KiB to 16 MiB")
     if len({stage.slot for stage in stages}) != len(stages):
         raise BootError("each stage slot takes one stage")
-    assembly = assemble(_units(stages, sources or {}), firmware_symbols(spec, verbose))
+    assembly = assemble(firmware_units(stages, sources or {}), firmware_symbols(spec, verbose))
     _require_room(assembly, stages)
     rom = bytearray(size)
     paddr = rom_span(size).start
@@ -60,12 +60,8 @@ def build(
     return Blob(bytes(rom), assembly.labels, assembly.listing, _manifest(spec, stages, verbose, bytes(rom), assembly))
 
 
-def firmware_units(stages: Sequence[Stage] = ()) -> list[Unit]:
+def firmware_units(stages: Sequence[Stage], sources: Mapping[str, str]) -> list[Unit]:
     """The source files of a firmware in order, as `build` assembles them."""
-    return _units(stages, {})
-
-
-def _units(stages: Sequence[Stage], sources: Mapping[str, str]) -> list[Unit]:
     names = ["macros.s", *_PHASES, *([_STAGE] if stages else []), *_ENDING]
     unknown = set(sources) - {*names, _RESET}
     if unknown:

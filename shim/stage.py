@@ -6,7 +6,9 @@ from typing import Final, NamedTuple
 
 from .errors import AssemblyError, BootError
 from .expression import number
+from .files import read_file
 
+_MAX_SOURCE: Final = 1 << 20  # bytes
 SLOTS: Final = ("before-handoff",)
 
 REGISTERS: Final = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp")
@@ -48,11 +50,9 @@ def make_stage(slot: str, name: str, text: str) -> Stage:
 def read_stage(slot: str, path: str) -> Stage:
     """A stage from a file; BootError as make_stage, and if it cannot be read."""
     _require_slot(slot)
+    data = read_file(path, "stage", _MAX_SOURCE)
     try:
-        with open(path, encoding="utf-8") as file:
-            return make_stage(slot, os.path.basename(path), file.read())
-    except OSError as error:
-        raise BootError(f"{path}: cannot read the stage: {error.strerror}") from None
+        return make_stage(slot, os.path.basename(path), data.decode().replace("\r\n", "\n"))
     except UnicodeDecodeError:
         raise BootError(f"{path}: the stage is no UTF-8 text: give the assembly source, not a binary") from None
 

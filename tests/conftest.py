@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from host import kvm_problem
 
 GUESTS = Path(os.environ.get("PVHBOOT_TEST_GUESTS", Path(__file__).parent / "guests"))
 REQUIRE_ALL = "PVHBOOT_TEST_REQUIRE_ALL"  # set by .ci/run: there a skip is a failure
@@ -30,15 +31,6 @@ def guest_file() -> Callable[[str], Path]:
         return path
 
     return find
-
-
-def kvm_problem() -> str | None:
-    """Why KVM cannot be used here; None if it can."""
-    try:
-        os.close(os.open("/dev/kvm", os.O_RDWR))
-    except OSError as error:
-        return f"/dev/kvm: {error.strerror}"
-    return None
 
 
 @pytest.fixture(params=["unicorn", "kvm"])

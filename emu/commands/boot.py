@@ -6,10 +6,12 @@ import sys
 
 from pvhboot.shim.blob import Blob
 from pvhboot.shim.errors import BootError
+from pvhboot.shim.files import read_file
 from pvhboot.shim.machines import ROM_MAX, machine
 from pvhboot.shim.stock import default_blob
 
-from ..engines.base import CONSOLE, EXIT, HANDOFF, Limits, Until
+from ..engines.base import Limits, Until
+from ..reasons import CONSOLE, EXIT, HANDOFF
 from ..report.as_json import outcome_to_json
 from ..report.text import header, outcome_text
 from ..session import boot, get_engine
@@ -67,13 +69,5 @@ def _limits(arguments: argparse.Namespace) -> Limits:
 
 def _firmware(path: str) -> Blob:
     """A ROM from a file: nothing is known of it but its bytes."""
-    try:
-        with open(path, "rb") as file:
-            data = file.read(ROM_MAX + 1)
-    except OSError as error:
-        raise BootError(f"{path}: cannot read the firmware: {error.strerror}") from None
-    if len(data) > ROM_MAX:
-        raise BootError(f"{path}: a firmware has at most {ROM_MAX >> 20} MiB")
-    if not data:
-        raise BootError(f"{path}: the firmware is empty")
+    data = read_file(path, "firmware", ROM_MAX)
     return Blob(data, {}, (), {})

@@ -23,16 +23,14 @@ def run(arguments: argparse.Namespace) -> int:
         for stage in stages:
             check_stage(spec, blob, stage)
     blob, boots = _filled(arguments, blob)
-    files = {arguments.output: blob.data}
+    files = [(arguments.output, blob.data)]
     for path, data in (
         (arguments.elf, blob.elf),
         (arguments.listing, lambda: blob.listing_text().encode()),
         (arguments.manifest, lambda: blob.to_json().encode()),
     ):
         if path is not None:
-            files[path] = data()
-    if len(files) != 1 + sum(path is not None for path in (arguments.elf, arguments.listing, arguments.manifest)):
-        raise BootError("two outputs have the same name")
+            files.append((path, data()))
     write_files(files)
     print(
         f"{arguments.output}: {spec.name}, {show_size(len(blob.data))}, "

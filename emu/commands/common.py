@@ -1,8 +1,12 @@
 """What several subcommands need: the plan from the arguments, and files written whole or not at all."""
 
 import argparse
+import errno
 import os
+import stat
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.plan import BootPlan, Module, make_plan
@@ -37,27 +41,50 @@ def plan_from(arguments: argparse.Namespace, kernel: Kernel, firmware: bytes) ->
     )
 
 
-def write_files(files: dict[str, bytes]) -> None:
-    """Writes all files or none: each goes to a temporary name first, and all are renamed at the end."""
-    written: list[tuple[str, str]] = []
+def write_files(files: Sequence[tuple[str, bytes]]) -> None:
+    """Writes all files or none: each goes to a temporary name beside it first, and all are renamed at the end.
+
+    BootError if one cannot be written, is no regular file, or is named twice.
+    """
+    targets = [os.path.realpath(path) for path, _ in files]
+    temporaries: list[str] = []
     try:
-        for path, data in files.items():
-            if os.path.isdir(path):
-                raise BootError(f"{path}: is a directory: name a file")
-            try:
-                descriptor, temporary = tempfile.mkstemp(prefix=".pvhboot-", dir=os.path.dirname(path) or ".")
-                written.append((temporary, path))
+        for (path, data), target in zip(files, targets, strict=True):
+            with _writing(path):
+                _require_target(path, target)
+                if targets.count(target) > 1:
+                    raise BootError(f"{path}: is to be written twice")
+                descriptor, temporary = tempfile.mkstemp(prefix=".pvhboot-", dir=os.path.dirname(target))
+                temporaries.append(temporary)
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(data)
                 umask = os.umask(0)
                 os.umask(umask)
                 os.chmod(temporary, 0o666 & ~umask)
-            except OSError as error:
-                raise BootError(f"{path}: cannot write: {error.strerror}") from None
-        for temporary, path in written:
-            os.replace(temporary, path)
-        written.clear()
+        for (path, _), target in zip(files, targets, strict=True):
+            with _writing(path):
+                os.replace(temporaries[0], target)
+                del temporaries[0]
     finally:
-        for temporary, _ in written:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
+        for temporary in temporaries:
+            os.unlink(temporary)
+
+
+@contextmanager
+def _writing(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BootError(f"{path or 'an output without a name'}: cannot write: {error.strerror}") from None
+
+
+def _require_target(path: str, target: str) -> None:
+    """A new name in a directory, or a regular file; raises BootError, or OSError for a name that cannot be."""
+    if not path:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    try:
+        mode = os.stat(target).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise BootError(f"{path}: is a directory or a device: name a regular file")

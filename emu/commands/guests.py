@@ -10,7 +10,7 @@ from .common import write_files
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes both variants and names them."""
-    files = {os.path.join(arguments.output, guest_name(bits)): default_guest(bits) for bits in GUEST_BITS}
+    files = [(os.path.join(arguments.output, guest_name(bits)), default_guest(bits)) for bits in GUEST_BITS]
     write_files(files)
-    print("\n".join(files))
+    print("\n".join(path for path, _ in files))
     return 0

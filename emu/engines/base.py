@@ -1,7 +1,7 @@
 """What all engines share: when a run ends, why it ended, and what it counted."""
 
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from pvhboot.shim.abi.x86 import EFLAGS_IF
 
@@ -39,19 +39,8 @@ class Limits(NamedTuple):
         return f"{self.seconds:g} seconds of wall time are over"
 
 
-# Why a run ended.
-HANDOFF: Final = "handoff"  # the kernel's first instruction is next
-CONSOLE: Final = "console"  # the text that was waited for has been printed
-EXIT: Final = "exit"  # the guest wrote to the debug-exit port
-RESET: Final = "reset"  # the guest asked for a reset
-HALT: Final = "halt"  # hlt with interrupts off
-FAULT: Final = "fault"  # an exception that nobody handles, a triple fault, an instruction that the engine cannot execute
-LIMIT: Final = "limit"
-UNCLAIMED: Final = "unclaimed"  # an access that nobody answers, on a machine whose policy is to stop
-
-
 class Stop(NamedTuple):
-    """How a run ended: a reason from above, the words for a person, the linear address of the next (or the faulting)
+    """How a run ended: a word of `reasons`, the words for a person, the linear address of the next (or the faulting)
     instruction, and the value that the guest left with (EXIT)."""
 
     reason: str

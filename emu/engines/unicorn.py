@@ -18,8 +18,9 @@ from pvhboot.shim.errors import BootError
 
 from ..board import Board
 from ..handoff import Handoff
-from .base import CONSOLE, FAULT, HALT, LIMIT, Limits, Run, Stop, Until, halt_detail
-from .base import HANDOFF as HANDOFF_REASON
+from ..reasons import CONSOLE, FAULT, HALT, LIMIT
+from ..reasons import HANDOFF as HANDOFF_REASON
+from .base import Limits, Run, Stop, Until, halt_detail
 from .unicorn_context import probe, read_context, write_reset_state
 
 _SLICE_MICROSECONDS: Final = 100_000  # between two looks at the clock, and at Ctrl-C, where no hook looks at them
@@ -74,6 +75,9 @@ class UnicornMachine:
         self._reached = False
         self.uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
         probe(self.uc, unicorn.__version__)
+        # No address ends a run: one that the guest has not mapped would disturb its exceptions.
+        self.uc.ctl_exits_enabled(True)
+        self.uc.ctl_set_exits([])
         self._map()
         self._hook()
         write_reset_state(self.uc)
@@ -133,7 +137,7 @@ class UnicornMachine:
         rip = self.uc.reg_read(self._const.UC_X86_REG_RIP)
         with _stopping_at_interrupt(self.uc):
             try:
-                self.uc.emu_start(rip, _PHYSICAL_END, timeout=microseconds)
+                self.uc.emu_start(rip, 0, timeout=microseconds)
             except self._unicorn.UcError as error:
                 if self.stop is None:
                     self.stop = self._fault(error)
@@ -149,7 +153,7 @@ class UnicornMachine:
         self._map_bus(at, _PHYSICAL_END)
 
     def _map_bus(self, start: int, end: int) -> None:
-        if start == end:
+        if start >= end:
             return
         bus = self._board.bus
 
@@ -278,6 +282,8 @@ class UnicornMachine:
             **{f"debug register {n}": read(getattr(const, f"UC_X86_REG_DR{n}")) for n in (0, 1, 2, 3, 6, 7)},
             **{f"MSR {name}": read(const.UC_X86_REG_MSR, number) for name, number in x86.KEPT_MSRS.items()},
             "the FPU": tuple(read(getattr(const, f"UC_X86_REG_FP{name}")) for name in ("CW", "SW", "TAG")),
+            "CR2": read(const.UC_X86_REG_CR2),
+            "an SSE register": tuple(read(getattr(const, f"UC_X86_REG_XMM{n}")) for n in range(8)),
         }
 
     def handoff(self) -> Handoff:

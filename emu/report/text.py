@@ -8,7 +8,8 @@ from pvhboot.shim.blob import Blob
 from pvhboot.shim.machines import Span
 
 from ..check import OK
-from ..engines.base import FAULT, describe_stop
+from ..engines.base import describe_stop
+from ..reasons import FAULT
 from ..session import Outcome
 
 _CODE_BYTES = 15  # the longest x86 instruction

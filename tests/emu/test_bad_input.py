@@ -85,7 +85,8 @@ BAD_ARGUMENTS = {
     "append-nul": (["--append", "a\0b"], "NUL"),
     "firmware-missing": (["--firmware", "/nonexistent"], "No such file"),
     "firmware-elf": (["--firmware", "/bin/true"], "ELF"),
-    "firmware-directory": (["--firmware", "/"], "directory"),
+    "until-odd-bytes": (["--until", "handoff:\udcff"], "handoff, exit or console:TEXT"),
+    "firmware-directory": (["--firmware", "/"], "Is a directory"),
     "kvm-counts": (["--engine", "kvm", "--max-instructions", "5"], "cannot count instructions"),
 }
 
@@ -102,6 +103,15 @@ def test_initrd_that_does_not_fit(capsys, tmp_path):
     assert "no room" in fails(capsys, "boot", "--memory", "32M", "--initrd", big)
 
 
+@pytest.mark.parametrize("option", ["--initrd", "--firmware", "kernel", "--stage"])
+def test_a_fifo_holds_nobody(capsys, tmp_path, option):
+    os.mkfifo(tmp_path / "fifo")
+    if option == "--stage":
+        assert "regular" in fails(capsys, "build", "-o", tmp_path / "o", option, f"before-handoff={tmp_path / 'fifo'}")
+    else:
+        assert "regular" in fails(capsys, "boot", *([] if option == "kernel" else [option]), tmp_path / "fifo")
+
+
 def test_empty_initrd(capsys, tmp_path):
     (tmp_path / "empty").touch()
     assert "empty" in fails(capsys, "boot", "--initrd", tmp_path / "empty")
@@ -116,7 +126,7 @@ def test_kernel_that_does_not_fit(capsys, guest_file):
     assert "does not fit" in fails(capsys, "boot", guest_file("vmlinux-6.1"), "--memory", "32M")
 
 
-@pytest.mark.parametrize(("size", "message"), [(0, "empty"), (1000, "multiple of 4096"), (17 << 20, "at most 16 MiB")])
+@pytest.mark.parametrize(("size", "message"), [(0, "empty"), (1000, "multiple of 4096"), (17 << 20, "than 16777216 bytes")])
 def test_firmware_of_a_bad_size(capsys, tmp_path, size, message):
     (tmp_path / "fw").write_bytes(bytes(size))
     assert message in fails(capsys, "boot", "--firmware", tmp_path / "fw")
@@ -222,6 +232,31 @@ def test_output_in_no_directory(capsys, tmp_path):
 
 def test_output_is_a_directory(capsys, tmp_path):
     assert "directory" in fails(capsys, "build", "-o", tmp_path)
+
+
+def test_output_over_a_device(capsys):
+    assert "regular file" in fails(capsys, "build", "-o", "/dev/null")
+    assert not os.path.isfile("/dev/null")
+
+
+@pytest.mark.parametrize("name", ["", "x" * 300])
+def test_output_that_is_no_name(capsys, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert "cannot write" in fails(capsys, "build", "-o", name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_outputs_in_one_file(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "twice" in fails(capsys, "build", "-o", "fw.bin", "--listing", "./fw.bin")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_may_be_a_symbolic_link(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    assert main(["build", "-o", str(tmp_path / "link")]) == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").stat().st_size == 0x10000
 
 
 def test_nothing_is_written_where_one_output_cannot_be(capsys, tmp_path):

@@ -8,10 +8,12 @@ import sys
 from itertools import pairwise
 
 import pytest
+from host import kvm_problem
 from pvhboot.emu.board import Board
 from pvhboot.emu.cli import main
-from pvhboot.emu.engines.base import CONSOLE, EXIT, HANDOFF, Limits, Until
+from pvhboot.emu.engines.base import Limits, Until
 from pvhboot.emu.engines.unicorn import UnicornMachine
+from pvhboot.emu.reasons import CONSOLE, EXIT, HANDOFF
 from pvhboot.emu.session import boot, get_engine
 from pvhboot.emu.tables import read_tables
 from pvhboot.loader.kernel import Kernel
@@ -21,6 +23,8 @@ from pvhboot.shim.image import asm_source, build
 from pvhboot.shim.machines import BARE, MIB
 from pvhboot.shim.stock import default_blob, default_guest, guest_name
 
+# All that the firmware sets: cpuid leaves another processor's signature in eax, ecx and edx.
+SAME_REGISTERS = ("ebx", "esp", "ebp", "esi", "edi", "eip", "eflags", "cr0", "cr3", "cr4", "efer", "gdtr_base", "gdtr_limit")
 LINUX_CMDLINE = "console=ttyS0 earlyprintk=ttyS0"
 
 
@@ -65,6 +69,8 @@ def test_the_conformance_guest_agrees(guest_plan, engine_name, bits):
 
 
 def test_all_engines_leave_the_same_bytes(guest_plan):
+    if problem := kvm_problem():
+        pytest.skip(problem)
     seen = {}
     for engine in ("unicorn", "kvm"):
         plan = guest_plan()
@@ -75,12 +81,13 @@ def test_all_engines_leave_the_same_bytes(guest_plan):
             memory = handoff.memory
             captured["low"] = memory.read(0x1000, 0x2000 - 0x1000) + memory.read(0x3000, 0x30000 - 0x3000)
             captured["tables"] = read_tables(handoff)
-            captured["registers"] = {name: handoff.registers[name] for name in ("ebx", "eip", "cr0", "cr4", "esp")}
+            captured["registers"] = {name: handoff.registers[name] for name in SAME_REGISTERS}
             captured["segments"] = {
                 name: segment._replace(type=segment.type | 1)
                 for name, segment in handoff.segments.items()
                 if name in ("cs", "ds", "es", "ss")
             }
+            captured["tr"] = handoff.segments["tr"]._replace(type=0)  # KVM shows the busy type, Unicorn the one before ltr
 
         get_engine(engine).run(board, Until(EXIT), Limits(), on_handoff)
         captured["log"] = board.bus.log

@@ -1,11 +1,15 @@
 """The check itself: what an engine may not see is a literal table, and whatever else is unseen fails a run."""
 
+import struct
+
+import pytest
 from pvhboot.emu.check import CLAUSES, OK, UNOBSERVABLE, VIOLATED, Finding, check, is_clean
-from pvhboot.emu.engines.base import HANDOFF, Limits, Until
+from pvhboot.emu.engines.base import Limits, Until
 from pvhboot.emu.handoff import UNOBSERVABLE_CLAUSES
+from pvhboot.emu.reasons import HANDOFF
 from pvhboot.emu.session import ENGINES, boot, get_engine
 from pvhboot.loader.kernel import Kernel
-from pvhboot.loader.plan import make_plan
+from pvhboot.loader.plan import Module, make_plan
 from pvhboot.shim.machines import BARE, MIB
 from pvhboot.shim.stock import default_blob, default_guest
 
@@ -84,3 +88,107 @@ def test_segments_bit_by_bit():
     for change in ({"base": 1}, {"limit": 0xFFFF}, {"selector": 0}, {"present": False}, {"type": 1}, {"s": True}):
         segments = {**handoff.segments, "tr": handoff.segments["tr"]._replace(**change)}
         assert violated(handoff._replace(segments=segments), plan) == ["cpu.tr"], change
+
+
+class Corrupted:
+    """Guest memory with some bytes replaced: what a broken firmware would have left."""
+
+    def __init__(self, memory, changes):
+        self._memory, self._changes = memory, changes
+
+    def read(self, paddr, size):
+        data = bytearray(self._memory.read(paddr, size))
+        for at, change in self._changes:
+            for offset, byte in enumerate(change, at - paddr):
+                if 0 <= offset < size:
+                    data[offset] = byte
+        return bytes(data)
+
+    def view(self, paddr, size):
+        return memoryview(self.read(paddr, size))
+
+
+def u32(value):
+    return struct.pack("<I", value)
+
+
+def u64(value):
+    return struct.pack("<Q", value)
+
+
+INFO, MODLIST, MEMMAP, STRINGS = 0x6000, 0x6040, 0x7000, 0x20000
+
+# What is written where, and every clause that it breaks.
+BROKEN = {
+    "magic": ([(INFO, u32(0x336EC579))], {"start_info.magic"}),
+    "version": ([(INFO + 4, u32(0))], {"start_info.fields"}),
+    "flags": ([(INFO + 8, u32(1))], {"start_info.fields"}),
+    "rsdp": ([(INFO + 32, u64(0xE0000))], {"start_info.fields"}),
+    "reserved": ([(INFO + 52, u32(1))], {"start_info.fields"}),
+    "no-modules": ([(INFO + 12, u32(0))], {"modules.list"}),
+    "a-module-too-few": ([(INFO + 12, u32(1))], {"modules.list"}),
+    "list-at-0": ([(INFO + 16, u64(0))], {"modules.list"}),
+    "list-above-1-gib": ([(INFO + 16, u64(0x40000000))], {"modules.list", "modules.entries"}),
+    "list-above-4-gib": ([(INFO + 20, u32(1))], {"modules.list", "modules.entries"}),
+    "cmdline-at-0": ([(INFO + 24, u64(0))], {"cmdline"}),
+    "cmdline-another": ([(STRINGS, b"c")], {"cmdline"}),
+    "cmdline-longer": ([(STRINGS + 3, b"x")], {"cmdline", "memory.disjoint"}),
+    "cmdline-nowhere": ([(INFO + 24, u64(0xD0000000))], {"cmdline"}),
+    "memmap-at-0": ([(INFO + 40, u64(0))], {"memmap.location", "memmap.ram"}),
+    "memmap-nowhere": ([(INFO + 40, u64(0xD0000000))], {"memmap.location", "memmap.ram"}),
+    "memmap-count-0": ([(INFO + 48, u32(0))], {"memmap.location", "memmap.count", "memmap.ram"}),
+    "memmap-reserved": ([(MEMMAP + 20, u32(1))], {"memmap.entries"}),
+    "memmap-type": ([(MEMMAP + 24 + 16, u32(9))], {"memmap.entries", "memmap.plan"}),
+    "memmap-empty-entry": ([(MEMMAP + 24 + 8, u64(0))], {"memmap.entries", "memmap.plan"}),
+    "memmap-wrapping-entry": ([(MEMMAP + 24 + 8, u64(2**64 - 1))], {"memmap.entries", "memmap.disjoint", "memmap.plan"}),
+    "memmap-overlap": ([(MEMMAP + 24, u64(2 << 30))], {"memmap.disjoint", "memmap.plan"}),
+    "memmap-unsorted": ([(MEMMAP, u64(5 << 30))], {"memmap.sorted", "memmap.disjoint", "memmap.ram", "memmap.plan"}),
+    "memmap-too-much-ram": ([(MEMMAP + 8, u64((3 << 30) + 4096))], {"memmap.ram", "memmap.plan"}),
+    "memmap-too-little-ram": ([(MEMMAP + 8, u64((3 << 30) - 4096))], {"memmap.ram", "memmap.plan"}),
+    "module-moved": ([(MODLIST, u64(0x2000000))], {"modules.entries"}),
+    "module-over-the-kernel": ([(MODLIST, u64(0x100000))], {"modules.entries"}),
+    "module-above-4-gib": ([(MODLIST + 4, u32(1))], {"modules.entries"}),
+    "module-size": ([(MODLIST + 8, u64(1))], {"modules.entries"}),
+    "module-reserved": ([(MODLIST + 24, u64(1))], {"modules.entries"}),
+    "module-line-gone": ([(MODLIST + 32 + 16, u64(0))], {"modules.entries"}),
+    "module-line-another": ([(STRINGS + 4, b"x")], {"modules.entries"}),
+    "module-line-in-the-list": ([(MODLIST + 32 + 16, u64(MODLIST))], {"modules.entries", "memory.disjoint"}),
+    "kernel-changed": ([(0x100004, b"\xee")], {"memory.payload"}),
+    "module-changed": ([(0xBFFFF000, b"\xee")], {"memory.payload"}),
+}
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """A clean handoff with 5 GiB, a command line and two modules, the second with a line of its own."""
+    folder = tmp_path_factory.mktemp("modules")
+    modules = []
+    for name, line in (("first", None), ("second", "two")):
+        (folder / name).write_bytes(b"\x11" * 100)
+        modules.append(Module(str(folder / name), line))
+    blob = default_blob(BARE)
+    plan = make_plan(
+        BARE, blob.data, Kernel.from_bytes(default_guest(64), "guest"), memory=5 << 30, modules=modules, cmdline="one"
+    )
+    outcome = boot(plan, blob, get_engine("unicorn"), Until(HANDOFF), Limits())
+    assert outcome.ok
+    return outcome.handoff, plan
+
+
+@pytest.mark.parametrize(("changes", "clauses"), BROKEN.values(), ids=BROKEN.keys())
+def test_broken_tables(clean, changes, clauses):
+    handoff, plan = clean
+    assert set(violated(handoff._replace(memory=Corrupted(handoff.memory, changes)), plan)) == clauses
+
+
+def test_start_info_elsewhere(clean):
+    handoff, plan = clean
+    for ebx in (0, 0xD0000000, 0xFFFF0000, 0x50000000):
+        said = violated(handoff._replace(registers={**handoff.registers, "ebx": ebx}), plan)
+        assert "start_info.location" in said
+
+
+def test_every_clause_can_be_broken():
+    elsewhere = {"entry.eip", "start_info.location", "rom.unwritten", "cpu.mtrr", "cpu.tr", "cpu.cr0", "cpu.cr4", "cpu.eflags"}
+    segments = {f"cpu.{name}" for name in ("cs", "ds", "es", "ss")}
+    assert set().union(*(clauses for _, clauses in BROKEN.values())) | elsewhere | segments == set(CLAUSES)

@@ -9,8 +9,8 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from pvhboot.emu import reasons
 from pvhboot.emu.bus import Access, Bus
-from pvhboot.emu.engines import base
 from pvhboot.emu.engines.base import Limits, Until
 from pvhboot.emu.engines.kvm import uapi, vm
 from pvhboot.emu.engines.kvm.engine import KvmEngine
@@ -79,11 +79,15 @@ class StubBoard:
     def stop_at_console_text(self, text):
         self.text = text
 
+    @property
+    def rom_writes(self):
+        return tuple(access for access in self.bus.log if access.kind == "write" and access.address >= ROM_START)
+
     def read(self, _offset, _size):
         return 0
 
     def write(self, _offset, _size, value):
-        self.stop = SimpleNamespace(reason=base.EXIT, detail="told so", value=value)
+        self.stop = SimpleNamespace(reason=reasons.EXIT, detail="told so", value=value)
 
 
 def rom_of(code, flat=b"", data=b""):
@@ -152,7 +156,7 @@ class TestAccesses:
             b"\xed\x89\xc1\xec\xf4"  # in ax, dx; mov cx, ax; in al, dx; hlt
         )
         end = run(board)
-        assert end.stop.reason == base.HALT
+        assert end.stop.reason == reasons.HALT
         assert board.bus.log == [
             Access("out", 0x300, 1, 0x78, "echo"),
             Access("out", 0x300, 2, 0x5678, "echo"),
@@ -171,7 +175,7 @@ class TestAccesses:
             data=b"hello",
         )
         end = run(board)
-        assert end.stop.reason == base.HALT
+        assert end.stop.reason == reasons.HALT
         assert board.bus.log == [Access("out", 0x300, 1, byte, "echo") for byte in b"hello"]
         assert (end.registers["ecx"], end.registers["esi"]) == (0, 0xF805)
 
@@ -179,7 +183,7 @@ class TestAccesses:
         # mov dx, 0x300; mov di, 0x500; mov cx, 4; rep insw; hlt
         board = real_mode(b"\xba\x00\x03\xbf\x00\x05\xb9\x04\x00\xf3\x6d\xf4")
         end = run(board)
-        assert end.stop.reason == base.HALT
+        assert end.stop.reason == reasons.HALT
         assert board.bus.log == [Access("in", 0x300, 2, number, "echo") for number in (1, 2, 3, 4)]
         assert board.memory.read(0x500, 8) == struct.pack("<4H", 1, 2, 3, 4)
 
@@ -190,7 +194,7 @@ class TestAccesses:
             + b"\xf4"
         )  # fmt: skip
         end = run(board)
-        assert end.stop.reason == base.HALT
+        assert end.stop.reason == reasons.HALT
         assert board.bus.log == [
             Access("write", NOWHERE, 4, 0x12345678, ""),
             Access("read", NOWHERE + 8, 2, 0xFFFF, ""),
@@ -205,7 +209,7 @@ class TestAccesses:
             data=b"\xaa",
         )  # fmt: skip
         end = run(board)
-        assert end.stop.reason == base.HALT
+        assert end.stop.reason == reasons.HALT
         assert board.bus.log == [Access("write", DATA, 1, 0x55, "")]
         assert board.memory.read(DATA, 1) == b"\xaa"
         assert end.registers["eax"] & 0xFF == 0xAA
@@ -215,16 +219,16 @@ class TestAccesses:
 class TestStops:
     def test_hlt(self):
         stop = run(real_mode(b"\x90\xf4")).stop
-        assert stop == (base.HALT, "hlt with interrupts off", ROM_START + 2, None)
+        assert stop == (reasons.HALT, "hlt with interrupts off", ROM_START + 2, None)
 
     def test_hlt_with_interrupts_on_ends_too_and_says_why(self):
         stop = run(real_mode(b"\xfb\x90\xf4")).stop
-        assert stop.reason == base.HALT
+        assert stop.reason == reasons.HALT
         assert "nothing here raises one" in stop.detail
 
     def test_a_device_that_asks_for_the_end(self):
         end = run(real_mode(b"\xb0\x2a\xe6\xf4\xb0\x00\xf4"))  # mov al, 42; out 0xf4, al; mov al, 0; hlt
-        assert end.stop == (base.EXIT, "told so", ROM_START + 4, 42)  # the out is complete, the next not begun
+        assert end.stop == (reasons.EXIT, "told so", ROM_START + 4, 42)  # the out is complete, the next not begun
         assert end.registers["eax"] & 0xFF == 42
         assert end.registers["eip"] == 0xF004
 
@@ -236,20 +240,20 @@ class TestStops:
 
     def test_an_endless_loop_ends_at_the_limit_of_time(self):
         stop = run(real_mode(b"\xeb\xfe"), limits=Limits(seconds=0.3)).stop
-        assert (stop.reason, stop.rip) == (base.LIMIT, ROM_START)
+        assert (stop.reason, stop.rip) == (reasons.LIMIT, ROM_START)
 
     def test_an_endless_loop_of_accesses_ends_at_the_limit_of_time_too(self):
         stop = run(real_mode(b"\xe6\x80\xeb\xfc"), limits=Limits(seconds=0.3)).stop  # out 0x80, al; jmp back
-        assert stop.reason == base.LIMIT
+        assert stop.reason == reasons.LIMIT
 
     def test_the_limit_of_accesses(self):
         board = real_mode(b"\xe6\x80\xeb\xfc")
         stop = run(board, limits=Limits(exits=10)).stop
-        assert (stop.reason, stop.rip, board.bus.accesses) == (base.LIMIT, ROM_START + 2, 10)
+        assert (stop.reason, stop.rip, board.bus.accesses) == (reasons.LIMIT, ROM_START + 2, 10)
 
     def test_a_triple_fault_names_the_place(self):
         stop = run(flat(b"\x0f\x0b")).stop  # ud2, and no IDT
-        assert stop.reason == base.FAULT
+        assert stop.reason == reasons.FAULT
         assert "triple fault" in stop.detail
         if stop.rip != x86.RESET_VECTOR:  # AMD
             assert stop.rip == FLAT_CODE + len(FLAT_SEGMENTS)
@@ -263,12 +267,12 @@ class TestStops:
     def test_an_access_that_nobody_answers_where_that_ends_the_run(self):
         board = real_mode(b"\xe6\x80\xf4", unclaimed="stop")
         board.__class__ = type("Strict", (StubBoard,), {"stop": property(strict_stop, lambda *_: None)})
-        assert run(board).stop == (base.UNCLAIMED, "out", ROM_START + 2, None)
+        assert run(board).stop == (reasons.UNCLAIMED, "out", ROM_START + 2, None)
 
 
 def strict_stop(board):
     access = board.bus.unclaimed_stop
-    return access and SimpleNamespace(reason=base.UNCLAIMED, detail=access.kind, value=None)
+    return access and SimpleNamespace(reason=reasons.UNCLAIMED, detail=access.kind, value=None)
 
 
 @pytest.mark.usefixtures("kvm")
@@ -285,7 +289,7 @@ class TestHandoff:
         seen = []
         end = run(self.board(), Until("handoff"), on_handoff=seen.append)
         (handoff,) = seen
-        assert (end.stop.reason, end.stop.rip) == (base.HANDOFF, KERNEL)
+        assert (end.stop.reason, end.stop.rip) == (reasons.HANDOFF, KERNEL)
         assert end.registers == handoff.registers
         assert handoff.engine == "kvm"
         registers = handoff.registers
@@ -301,7 +305,7 @@ class TestHandoff:
         assert isinstance(handoff.has_mtrr, bool)
         if handoff.has_mtrr:
             assert handoff.mtrr_def_type == 0  # off after a reset, and nobody has written it
-        assert handoff.rom_writes == [Access("write", DATA, 1, 1, "")]
+        assert handoff.rom_writes == (Access("write", DATA, 1, 1, ""),)
         assert handoff.counts == {"write": 1, "kvm_exits": 2}
         assert handoff.memory.read(KERNEL, 2) == b"\xb0\x07"
 
@@ -309,7 +313,7 @@ class TestHandoff:
         seen = []
         end = run(self.board(), on_handoff=seen.append)
         assert len(seen) == 1
-        assert (end.stop.reason, end.stop.value, end.stop.rip) == (base.EXIT, 7, KERNEL + 4)
+        assert (end.stop.reason, end.stop.value, end.stop.rip) == (reasons.EXIT, 7, KERNEL + 4)
 
     def test_an_exception_of_the_listener_comes_through_with_everything_closed(self):
         before = fds()

@@ -3,7 +3,8 @@
 import pytest
 from mutants import ENTRY, MUTANTS, Mutant
 from pvhboot.emu.check import VIOLATED
-from pvhboot.emu.engines.base import FAULT, HANDOFF, Limits, Until
+from pvhboot.emu.engines.base import Limits, Until
+from pvhboot.emu.reasons import FAULT, HANDOFF
 from pvhboot.emu.session import boot, get_engine
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.plan import make_plan

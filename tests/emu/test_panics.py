@@ -3,7 +3,8 @@
 import struct
 
 import pytest
-from pvhboot.emu.engines.base import HALT, HANDOFF, Limits, Until
+from pvhboot.emu.engines.base import Limits, Until
+from pvhboot.emu.reasons import HALT, HANDOFF
 from pvhboot.emu.session import boot, get_engine
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.plan import Module, make_plan

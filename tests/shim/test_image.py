@@ -62,7 +62,7 @@ def gnu_as(tmp_path, stages, verbose):
     base = symbols.pop("RESET_CS_BASE")
     lines = [".intel_syntax noprefix", f"code_origin: .equ RESET_CS_BASE, code_origin - {CODE_ORIGIN - base:#x}"]
     lines += [f".equ {name}, {value:#x}" for name, value in symbols.items()]
-    for unit in firmware_units(stages):
+    for unit in firmware_units(stages, {}):
         if unit.origin is not None:
             lines.append(f".org {unit.origin - CODE_ORIGIN:#x}")
         lines.append(unit.text)
@@ -351,4 +351,4 @@ def test_each_phase_opens_with_its_contract(name):
 
 def test_the_firmware_is_made_of_all_source_files():
     firmware = {name for name in ASM_FILES if not name.startswith("guest")}
-    assert {unit.name for unit in firmware_units([STAGE])} == {*firmware, "panics.s", "my.s"}
+    assert {unit.name for unit in firmware_units([STAGE], {})} == {*firmware, "panics.s", "my.s"}

@@ -26,7 +26,8 @@ from pvhboot.shim.errors import BootError
 
 from ...board import Board
 from ...handoff import Handoff
-from ..base import CONSOLE, FAULT, HALT, HANDOFF, LIMIT, RESET, Limits, Run, Stop, Until, halt_detail
+from ...reasons import CONSOLE, FAULT, HALT, HANDOFF, LIMIT, RESET
+from ..base import Limits, Run, Stop, Until, halt_detail
 from . import uapi
 from .vm import Vcpu, Vm, segment
 
@@ -219,19 +220,13 @@ class _Session:
     def _handoff(self) -> Handoff:
         sregs = self._vcpu.sregs()
         features = self._vcpu.cpuid_leaf(CPUID_FEATURES_LEAF)
-        memory = self._board.memory
-        roms = [region.span for region in memory.regions if region.readonly]
         return Handoff(
             engine=KvmEngine.name,
             registers=self._registers(),
             segments={name: segment(getattr(sregs, name)) for name in _SEGMENTS},
             has_mtrr=None if features is None else bool(features.edx & CPUID_1_EDX_MTRR),
             mtrr_def_type=self._vcpu.msr(MSR_MTRR_DEF_TYPE),
-            memory=memory,
-            rom_writes=[
-                access
-                for access in self._board.bus.log
-                if access.kind == "write" and any(rom.start <= access.address < rom.end for rom in roms)
-            ],
+            memory=self._board.memory,
+            rom_writes=self._board.rom_writes,
             counts=self._counts(),
         )

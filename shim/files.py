@@ -1,0 +1,24 @@
+"""Reading a small input file whole, without ever waiting for one that is no file."""
+
+import os
+import stat
+
+from .errors import BootError
+
+
+def read_file(path: str, what: str, limit: int) -> bytes:
+    """The bytes of a regular file of 1 to `limit` bytes; BootError, which says `what` it was to be, for anything else."""
+    try:
+        # Non-blocking, for a FIFO would hold the caller until somebody writes to it.
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            data = file.read(limit + 1) if regular else b""
+    except OSError as error:
+        raise BootError(f"{path}: cannot read the {what}: {error.strerror}") from None
+    if not regular:
+        raise BootError(f"{path}: the {what} must be a regular file")
+    if len(data) > limit:
+        raise BootError(f"{path}: the {what} has more than {limit} bytes")
+    if not data:
+        raise BootError(f"{path}: the {what} is empty")
+    return data
