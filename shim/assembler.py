@@ -12,6 +12,7 @@ from . import encode
 from .errors import AssemblyError
 from .expression import Expression, unescape
 from .instruction import Instruction, require_fit
+from .listing import ListingLine
 from .operands import REGISTER_BYTES, SourceImmediate, resolve
 from .source import Location, Statement, Unit, expand
 
@@ -24,16 +25,6 @@ _DATA_BYTES: Final = {
     **dict.fromkeys((".quad", ".8byte"), 8),
 }
 _ELSEWHERE: Final = 1 << 32  # how far a program is moved to see which values move with it
-
-
-class ListingLine(NamedTuple):
-    """What one source line became: its physical address, bytes, file name, line (from 1) and text."""
-
-    address: int
-    data: bytes
-    file: str
-    line: int
-    text: str
 
 
 class Assembly(NamedTuple):

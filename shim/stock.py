@@ -1,7 +1,7 @@
 """The default blobs and the conformance guest as built: shim/prebuilt/. `python -m pvhboot.shim.stock DIR` writes them anew."""
 
+import os
 import sys
-from importlib import resources
 from pathlib import Path
 
 from .blob import Blob, blob_from_json
@@ -17,7 +17,8 @@ def guest_name(bits: int) -> str:
 
 
 def _read(name: str) -> bytes:
-    return resources.files("pvhboot.shim").joinpath("prebuilt", name).read_bytes()
+    with open(os.path.join(os.path.dirname(__file__), "prebuilt", name), "rb") as file:
+        return file.read()
 
 
 def default_blob(spec: MachineSpec) -> Blob:

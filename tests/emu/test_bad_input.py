@@ -2,27 +2,12 @@
 
 import os
 import re
-from contextlib import contextmanager
 
 import pytest
 from forge_elf import HOSTILE
+from host import without_privilege
 from pvhboot.emu.cli import main
 from pvhboot.shim.stock import default_guest
-
-NOBODY = 65534
-
-
-@contextmanager
-def as_nobody():
-    """Permissions mean nothing to root: for such a test it becomes somebody else."""
-    if os.geteuid():
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture
@@ -62,8 +47,7 @@ def test_missing_kernel(capsys, tmp_path):
 
 def test_unreadable_kernel(capsys, kernel):
     kernel.chmod(0)
-    kernel.parent.chmod(0o755)
-    with as_nobody():
+    with without_privilege():
         assert "ermission" in fails(capsys, "boot", kernel)
 
 
@@ -151,9 +135,8 @@ def test_kvm_forbidden(capsys, tmp_path, monkeypatch):
 
     device = tmp_path / "kvm"
     device.touch(mode=0)
-    tmp_path.chmod(0o755)
     monkeypatch.setattr(uapi, "KVM_DEVICE", str(device))
-    with as_nobody():
+    with without_privilege():
         assert "ermission" in fails(capsys, "boot", "--engine", "kvm")
 
 

@@ -1,6 +1,5 @@
 """The KVM engine on ROMs written by hand. Skipped where there is no usable /dev/kvm, but for the tests of just that."""
 
-import contextlib
 import os
 import signal
 import struct
@@ -9,6 +8,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from host import without_privilege
 from pvhboot.emu import reasons
 from pvhboot.emu.bus import Access, Bus
 from pvhboot.emu.engines.base import Limits, Until
@@ -391,10 +391,7 @@ class TestRefusals:
     def test_no_permission(self, monkeypatch, tmp_path):
         (tmp_path / "kvm").touch(mode=0)
         monkeypatch.setattr(uapi, "KVM_DEVICE", str(tmp_path / "kvm"))
-        with contextlib.ExitStack() as stack:
-            if os.geteuid() == 0:  # root may do everything
-                os.seteuid(65534)
-                stack.callback(os.seteuid, 0)
+        with without_privilege():
             message = self.refusal()
         assert message.startswith("no permission to open ")
         assert "group kvm" in message

@@ -8,8 +8,9 @@ import subprocess
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pvhboot.shim.assembler import ListingLine, assemble
+from pvhboot.shim.assembler import assemble
 from pvhboot.shim.errors import BootError
+from pvhboot.shim.listing import ListingLine
 from pvhboot.shim.source import Unit
 
 ORIGIN = 0x1000
