@@ -16,10 +16,13 @@ from .devices.debug_console import DebugConsole
 from .devices.debug_exit import DebugExit
 from .devices.i8042 import I8042, FastReset
 from .devices.post import PostPort
+from .devices.rom import RomWriteTrap
 from .devices.serial import Serial16550
 from .reasons import CONSOLE, EXIT, RESET, UNCLAIMED
 
 POWER_ON_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)  # fixed, so that two runs are the same
+
+_ROM: Final = "rom"
 
 
 class StopRequest(NamedTuple):
@@ -54,6 +57,9 @@ class Board:
         self._request: StopRequest | None = None
         self._console_text = b""
         self._on_console = on_console
+        self._rom = RomWriteTrap()
+        rom = rom_span(len(plan.rom))
+        self.bus.claim_memory(rom.start, rom.size, _ROM, self._rom)
         ram = sum(span.size for span in plan.ram)
         self.bus.claim_ports(ports.COM1_PORT, ports.UART_SIZE, "serial", Serial16550(self._print))
         self.bus.claim_ports(DEBUGCON_PORT, 1, "debugcon", DebugConsole(self.debug_console))
@@ -78,9 +84,9 @@ class Board:
 
     @property
     def rom_writes(self) -> tuple[Access, ...]:
-        """The stores to the ROM so far: none of them had an effect."""
-        rom = rom_span(len(self.plan.rom))
-        return tuple(a for a in self.bus.log if a.kind == "write" and rom.start <= a.address < rom.end)
+        """The first stores to the ROM: none of them had an effect."""
+        start = rom_span(len(self.plan.rom)).start
+        return tuple(Access("write", start + store.offset, store.size, store.value, _ROM) for store in self._rom.stores)
 
     def _print(self, byte: int) -> None:
         self.console.append(byte)

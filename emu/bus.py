@@ -78,7 +78,7 @@ class Bus:
         return self._record(Access("read", paddr, size, value, claim.name if claim else ""))
 
     def memory_write(self, paddr: int, size: int, value: int) -> None:
-        """A store to an address where no RAM is; one to the ROM changes nothing and is recorded."""
+        """A store to an address where no RAM is, or to the ROM."""
         claim = self._claim(paddr)
         if claim:
             claim.device.write(paddr - claim.start, size, value)

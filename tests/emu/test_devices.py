@@ -8,6 +8,7 @@ from pvhboot.emu.devices.debug_console import DebugConsole
 from pvhboot.emu.devices.debug_exit import DebugExit
 from pvhboot.emu.devices.i8042 import I8042, FastReset
 from pvhboot.emu.devices.post import PostPort
+from pvhboot.emu.devices.rom import KEPT, RomWriteTrap
 from pvhboot.emu.devices.serial import Serial16550
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -111,6 +112,14 @@ def test_post_port_keeps_the_codes_in_order():
     port.write(0, 1, 0x10)
     port.write(0, 1, 0x20)
     assert (codes, port.read(0, 1)) == ([0x10, 0x20], 0x20)
+
+
+def test_stores_to_the_rom_are_kept_but_not_for_ever():
+    trap = RomWriteTrap()
+    for value in range(KEPT + 5):
+        trap.write(0x10, 4, value)
+    assert trap.stores[0] == (0x10, 4, 0)
+    assert len(trap.stores) == KEPT
 
 
 def test_debug_exit_leaves_with_the_value():
