@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, Protocol, Self
 
 from pvhboot.shim.abi.x86 import ADDRESS_4G
 from pvhboot.shim.errors import BootError
+from pvhboot.shim.files import fill, open_file
 
 from .elf import (
     ELF_MAGIC,
@@ -87,8 +88,7 @@ class FileImage:
         """Raises BootError if it cannot be opened or is no regular file."""
         self._fd = -1
         try:
-            # Without O_NONBLOCK a FIFO would wait for its writer.
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            self._fd = open_file(path)
             status = os.fstat(self._fd)
         except OSError as error:
             self.close()
@@ -109,16 +109,13 @@ class FileImage:
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fills the whole buffer from the file, without a copy between; BootError if the file ends before."""
-        rest = buffer.cast("B")
-        _require_inside(offset, len(rest), self.size)
-        while rest:
-            try:
-                count = os.preadv(self._fd, [rest], offset)
-            except OSError as error:
-                raise BootError(f"cannot be read at {offset:#x}: {error.strerror or error}") from None
-            if count == 0:
-                raise BootError(f"ends at {offset:#x}: it had {self.size:#x} bytes when it was opened")
-            rest, offset = rest[count:], offset + count
+        _require_inside(offset, buffer.nbytes, self.size)
+        try:
+            done = fill(self._fd, offset, buffer.cast("B"))
+        except OSError as error:
+            raise BootError(f"cannot be read at {offset:#x}: {error.strerror or error}") from None
+        if done < buffer.nbytes:
+            raise BootError(f"ends at {offset + done:#x}: it had {self.size:#x} bytes when it was opened")
 
     def close(self) -> None:
         """Closes the file; twice is no error."""

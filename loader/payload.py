@@ -4,6 +4,7 @@ import os
 import stat
 
 from pvhboot.shim.errors import BootError
+from pvhboot.shim.files import fill, open_file
 
 
 class Payload:
@@ -14,7 +15,7 @@ class Payload:
         self.path = path
         self._fd = -1
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block
+            self._fd = open_file(path)
             status = os.fstat(self._fd)
         except OSError as error:
             raise BootError(f"{path}: cannot read the module: {error.strerror}") from None
@@ -28,15 +29,12 @@ class Payload:
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fills `buffer` from `offset` bytes into the file; BootError if the file has become shorter or cannot be read."""
-        done = 0
-        while done < len(buffer):
-            try:
-                count = os.preadv(self._fd, [buffer[done:]], offset + done)
-            except OSError as error:
-                raise BootError(f"{self.path}: cannot read the module: {error.strerror}") from None
-            if not count:
-                raise BootError(f"{self.path}: the file has become shorter than {self.size} bytes")
-            done += count
+        try:
+            done = fill(self._fd, offset, buffer)
+        except OSError as error:
+            raise BootError(f"{self.path}: cannot read the module: {error.strerror}") from None
+        if done < len(buffer):
+            raise BootError(f"{self.path}: the file has become shorter than {self.size} bytes")
 
     def close(self) -> None:
         """Gives the file back."""

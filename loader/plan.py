@@ -8,7 +8,7 @@ from pvhboot.shim.abi import params, pvh
 from pvhboot.shim.abi.e820 import E820_ENTRY, E820Entry
 from pvhboot.shim.abi.x86 import PAGE_SIZE
 from pvhboot.shim.errors import BootError
-from pvhboot.shim.machines import MIB, PARAMS_PADDR, ROM_MAX, MachineSpec, Span, ram_spans, rom_span
+from pvhboot.shim.machines import PARAMS_PADDR, ROM_MAX, MachineSpec, Span, ram_spans, rom_span
 
 from .elf import ELF_MAGIC
 from .kernel import Kernel
@@ -167,7 +167,7 @@ def make_plan(
             f"it takes a multiple of {PAGE_SIZE}, at most {show_size(ROM_MAX)}"
         )
     low = spec.low
-    spans = [span for span in low if span.name != "module list" or modules]
+    spans = [span for span in low if span is not low.modlist or modules]
     for number, segment in enumerate(kernel.segments):
         spans.append(Span(f"kernel segment {number}", segment.paddr, segment.end))
         _require_ram(spans[-1], ram, kernel.path, memory)
@@ -232,7 +232,7 @@ def _place_modules(modules: Sequence[Module], taken: Sequence[Span], ram: Span, 
                 paddr = (span.start - payload.size) & ~(PAGE_SIZE - 1)
         if paddr <= 0:
             raise BootError(
-                f"{module.path}: no room for its {payload.size} bytes beside the kernel in {memory // MIB} MiB of memory: "
+                f"{module.path}: no room for its {payload.size} bytes beside the kernel in {show_size(memory)} of memory: "
                 "give more with --memory"
             )
         line = None if module.cmdline is None else _encode_cmdline(module.cmdline, f"the command line of {module.path}")

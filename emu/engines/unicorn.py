@@ -18,8 +18,7 @@ from pvhboot.shim.errors import BootError
 
 from ..board import Board
 from ..handoff import Handoff
-from ..reasons import CONSOLE, FAULT, HALT, LIMIT
-from ..reasons import HANDOFF as HANDOFF_REASON
+from ..reasons import CONSOLE, FAULT, HALT, HANDOFF, LIMIT
 from .base import Limits, Run, Stop, Until, halt_detail
 from .unicorn_context import probe, read_context, write_reset_state
 
@@ -73,6 +72,7 @@ class UnicornMachine:
         self._counted: dict[str, int] = {}
         self._target: int | None = None
         self._reached = False
+        self._resumed_at: int | None = None
         self.uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
         probe(self.uc, unicorn.__version__)
         # No address ends a run: one that the guest has not mapped would disturb its exceptions.
@@ -89,8 +89,8 @@ class UnicornMachine:
         if self.run_to(self._board.entry):
             self._counted["instructions"] = self._instructions
             on_handoff(self.handoff())
-            if until.kind == HANDOFF_REASON:
-                self.stop = Stop(HANDOFF_REASON, "", self._board.entry)
+            if until.kind == HANDOFF:
+                self.stop = Stop(HANDOFF, "", self._board.entry)
             elif self._limits.instructions is None:
                 self._run_uncounted()
             else:

@@ -5,7 +5,7 @@ from pvhboot.loader.sizes import show_size
 from pvhboot.shim.abi import x86
 from pvhboot.shim.abi.pvh import MEMMAP_TYPE_NAMES
 from pvhboot.shim.blob import Blob
-from pvhboot.shim.machines import Span
+from pvhboot.shim.machines import Span, rom_span
 
 from ..check import OK
 from ..engines.base import describe_stop
@@ -50,7 +50,7 @@ def plan_text(plan: BootPlan) -> str:
             rows.append(("RAM", Span("free", at, ram.end)))
         at = ram.end
         if ram is plan.ram[0]:
-            rom = plan.spans[-1] if plan.spans[-1].name == "ROM" else next(s for s in plan.spans if s.name == "ROM")
+            rom = rom_span(len(plan.rom))
             rows += [("hole", Span("", at, rom.start)), ("ROM", Span("firmware", rom.start, rom.end))]
             at = rom.end
     lines += [
