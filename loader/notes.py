@@ -59,11 +59,6 @@ def iter_notes(data: bytes, source: str, where: str) -> Iterator[Note]:
         at = descriptor_at + descriptor_size + -descriptor_size % _ALIGN
 
 
-def parse_notes(data: bytes, source: str, where: str) -> list[Note]:
-    """All notes in `data`; BootError, with `source` and `where`, if one is truncated."""
-    return list(iter_notes(data, source, where))
-
-
 def read_notes(image: Image, spans: Iterable[NoteSpan]) -> Iterator[Note]:
     """The notes of the spans, in order; BootError at a truncated one, and before more than NOTES_MAX_SIZE bytes are read."""
     total = 0

@@ -83,6 +83,8 @@ def read_context(uc: Any) -> CpuContext:
 
 def write_reset_state(uc: Any) -> None:
     """The architectural state after a reset: CS based at 0xffff0000 in real mode, which no register write can reach."""
+    import unicorn.x86_const as const
+
     context = uc.context_save()
     data = bytearray(ctypes.string_at(context.context, _END))
     gpr = [0] * 16
@@ -100,6 +102,7 @@ def write_reset_state(uc: Any) -> None:
     struct.pack_into("<Q", data, _EFER, 0)
     ctypes.memmove(context.context, bytes(data), len(data))
     uc.context_restore(context)
+    uc.reg_write(const.UC_X86_REG_EFLAGS, x86.RESET_EFLAGS)
 
 
 def probe(uc: Any, release: str) -> None:

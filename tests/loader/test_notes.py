@@ -3,13 +3,13 @@
 import struct
 
 import pytest
-from pvhboot.loader.notes import NOTES_MAX_SIZE, Note, has_pvh_entry, parse_notes, pvh_entry
+from pvhboot.loader.notes import NOTES_MAX_SIZE, Note, has_pvh_entry, iter_notes, pvh_entry
 from pvhboot.shim.abi.pvh import NOTE_NAME
 from pvhboot.shim.errors import BootError
 
 
 def _parse(data: bytes) -> list[Note]:
-    return parse_notes(data, "PT_NOTE 0", "file offset 0x40")
+    return list(iter_notes(data, "PT_NOTE 0", "file offset 0x40"))
 
 
 def test_literal_bytes_of_a_note() -> None:

@@ -54,9 +54,7 @@ KVM_MAX_CPUID_ENTRIES: Final = 256  # of the kernel; older ones have fewer
 
 # Why KVM_RUN returned.
 KVM_EXIT_UNKNOWN: Final = 0
-KVM_EXIT_EXCEPTION: Final = 1
 KVM_EXIT_IO: Final = 2
-KVM_EXIT_HYPERCALL: Final = 3
 KVM_EXIT_DEBUG: Final = 4
 KVM_EXIT_HLT: Final = 5
 KVM_EXIT_MMIO: Final = 6
@@ -68,7 +66,6 @@ KVM_EXIT_SET_TPR: Final = 11
 KVM_EXIT_INTERNAL_ERROR: Final = 17
 KVM_EXIT_SYSTEM_EVENT: Final = 24
 
-KVM_EXIT_IO_IN: Final = 0
 KVM_EXIT_IO_OUT: Final = 1
 
 KVM_INTERNAL_ERROR_EMULATION: Final = 1
