@@ -6,9 +6,11 @@ EM_X86_64 is one more way to wrap the same bytes.
 
 from collections.abc import Iterator
 from io import BytesIO
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from pvhboot.shim.errors import BootError
+
+from .image import Image
 
 ELF_MAGIC: Final = b"\x7fELF"
 
@@ -20,15 +22,6 @@ _HEADER_SIZE: Final = {32: 52, 64: 64}
 _MACHINES: Final = ("EM_386", "EM_X86_64")
 _PN_XNUM: Final = 0xFFFF
 _SECTION_NAME_MAX: Final = 64  # bytes shown; a longer name is cut
-
-
-class Image(Protocol):
-    """The bytes of a file, uncompressed; `size` in bytes."""
-
-    size: int
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Exactly `size` bytes; BootError if the file ends before."""
 
 
 class Header(NamedTuple):

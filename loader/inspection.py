@@ -8,9 +8,13 @@ from typing import Any, Final, NamedTuple
 from pvhboot.shim.abi.pvh import NOTE_NAME, XEN_ELFNOTE_NAMES, XEN_ELFNOTE_PHYS32_ENTRY, XEN_ELFNOTE_PHYS32_RELOC
 from pvhboot.shim.errors import BootError
 
+from .bzimage import find_payload, is_bzimage, read_setup_header
+from .codecs import Progress
 from .elf import Header, NoteSpan, ProgramHeader, note_sections, note_segments, read_header, read_program_headers
-from .kernel import FileImage, OpenImage, describe, examine, unwrap
+from .image import FileImage, OpenImage, read_head
+from .kernel import examine
 from .notes import Note, read_notes
+from .wrapping import describe, unwrap
 
 # binutils include/elf/common.h, NT_GNU_*.
 _GNU_NAME: Final = b"GNU\0"
@@ -33,11 +37,30 @@ class DecodedNote(NamedTuple):
     places: tuple[str, ...]
 
 
+class BzImageFacts(NamedTuple):
+    """A bzImage's setup header and payload: offset in the file, sizes in bytes. None for what could not be found."""
+
+    protocol: str
+    kernel_version: str | None
+    codec: str | None
+    payload_offset: int | None
+    packed_size: int | None
+    unpacked_size: int | None
+
+    def to_rows(self) -> list[tuple[str, str]]:
+        """Lines for a person, each with its name."""
+        rows = [("bzImage", f"boot protocol {self.protocol}, {self.kernel_version or 'without a version string'}")]
+        if self.codec is not None:
+            unpacked = "not unpacked" if self.unpacked_size is None else f"{self.unpacked_size} unpacked"
+            rows.append(("payload", f"{self.codec}, {self.packed_size} bytes at {self.payload_offset:#x}, {unpacked}"))
+        return rows
+
+
 class Inspection(NamedTuple):
     """What was found. What could not be read is None or empty, and `problems` says why.
 
     `kind` is as in Kernel, or says what else the file is; `reason` says why it is bootable or not; `entry` is the physical
-    address of the PVH entry of a bootable kernel.
+    address of the PVH entry of a bootable kernel; `bzimage` is None for any other file.
     """
 
     path: str
@@ -53,10 +76,13 @@ class Inspection(NamedTuple):
     bootable: bool
     reason: str
     entry: int | None
+    bzimage: BzImageFacts | None
 
     def to_text(self) -> str:
         """Aligned lines for a person, without a newline at the end."""
         rows = [("file", self.path), ("size", f"{self.size} bytes"), ("kind", self.kind)]
+        if self.bzimage is not None:
+            rows += self.bzimage.to_rows()
         if self.elf_class is not None:
             rows.append(("ELF", f"{self.elf_class}, {self.type}, {self.machine}, e_entry {self.elf_entry:#x}"))
         rows.append(("bootable", f"{'yes' if self.bootable else 'no'}: {self.reason}"))
@@ -77,36 +103,39 @@ class Inspection(NamedTuple):
         """The same for a program: numbers as integers, nothing that JSON lacks."""
         return {
             **self._asdict(),
+            "bzimage": self.bzimage and self.bzimage._asdict(),
             "headers": [{**header._asdict(), "flags": _flags(header.flags)} for header in self.headers],
             "notes": [{**note._asdict(), "places": list(note.places)} for note in self.notes],
             "problems": list(self.problems),
         }
 
 
-def inspect(path: str | os.PathLike[str]) -> Inspection:
-    """Reads all that can be read of a file; BootError only if the file itself cannot be read."""
+def inspect(path: str | os.PathLike[str], progress: Progress | None = None) -> Inspection:
+    """Reads all that can be read of a file; BootError only if it cannot be read. `progress` as in Kernel.open."""
     name = os.fspath(path)
     try:
         image = FileImage(path)
     except BootError as error:
         raise BootError(f"{name}: {error}") from None
     try:
-        return _inspect(name, image)
+        return _inspect(name, image, progress)
     finally:
         image.close()
 
 
-def _inspect(path: str, file: FileImage) -> Inspection:
+def _inspect(path: str, file: FileImage, progress: Progress | None) -> Inspection:
     try:
-        head = file.read(0, min(0x210, file.size))
+        head = read_head(file)
     except BootError as error:
         raise BootError(f"{path}: {error}") from None
-    nothing = Inspection(path, file.size, "", None, None, None, None, (), (), (), False, "", None)
+    nothing = Inspection(path, file.size, "", None, None, None, None, (), (), (), False, "", None, _bzimage_facts(file, head))
     try:
-        image, wrapping = unwrap(file)
+        image, wrapping = unwrap(file, progress)
     except BootError as error:
         kind = describe(head).partition(":")[0] if file.size else "an empty file"
         return nothing._replace(kind=kind or "unknown", reason=str(error))
+    if nothing.bzimage is not None:
+        nothing = nothing._replace(bzimage=nothing.bzimage._replace(unpacked_size=image.size))
     try:
         header = read_header(image)
     except BootError as error:
@@ -126,6 +155,22 @@ def _inspect(path: str, file: FileImage) -> Inspection:
         return found._replace(reason=reason, problems=tuple(text for text in found.problems if text != reason))
     source = next(note.source for note in facts.notes if note.type == XEN_ELFNOTE_PHYS32_ENTRY and note.name == NOTE_NAME)
     return found._replace(bootable=True, entry=facts.entry, reason=f"PHYS32_ENTRY {facts.entry:#x} in {source}")
+
+
+def _bzimage_facts(file: FileImage, head: bytes) -> BzImageFacts | None:
+    """What the setup header says, as far as it can be read; why not is what unwrap says."""
+    if not is_bzimage(head):
+        return None
+    try:
+        header = read_setup_header(file)
+    except BootError:
+        return None
+    facts = BzImageFacts(header.protocol_name, header.kernel_version or None, None, None, None, None)
+    try:
+        packed = find_payload(file, header)
+    except BootError:
+        return facts
+    return facts._replace(codec=packed.codec.name, payload_offset=packed.offset, packed_size=packed.size)
 
 
 def _with_contents(found: Inspection, image: OpenImage, header: Header) -> Inspection:

@@ -1,127 +1,21 @@
-"""Kernel: a PVH kernel file, plain or gzipped, proven fit to load before anyone reads a segment of it.
+"""Kernel: a PVH kernel file, plain, compressed or in a bzImage, proven fit to load before anyone reads a segment of it.
 
-Sources: System V ABI, "Object Files"; RFC 1952 (gzip); Linux Documentation/arch/x86/boot.rst (how a bzImage is known).
+Source: System V ABI, "Object Files".
 """
 
 import os
-import stat
-import zlib
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final, NamedTuple, Protocol, Self
+from typing import NamedTuple, Self
 
 from pvhboot.shim.abi.x86 import ADDRESS_4G
 from pvhboot.shim.errors import BootError
-from pvhboot.shim.files import fill, open_file
 
-from .elf import (
-    ELF_MAGIC,
-    Image,
-    ProgramHeader,
-    note_sections,
-    note_segments,
-    read_header,
-    read_program_headers,
-    require_x86,
-)
+from .codecs import Progress
+from .elf import ProgramHeader, note_sections, note_segments, read_header, read_program_headers, require_x86
+from .image import BytesImage, FileImage, Image, OpenImage
 from .notes import Note, has_pvh_entry, pvh_entry, read_notes
-
-GZIP_MAX_SIZE: Final = 1 << 30  # decompressed, in bytes; the early page tables of Linux and FreeBSD map no more
-
-_GZIP_MAGIC: Final = b"\x1f\x8b"
-_GZIP_WBITS: Final = 31  # zlib's number for a gzip wrapper around the largest window
-_CHUNK: Final = 1 << 20
-_HEAD_SIZE: Final = 0x210  # enough of a file to tell what it is
-_MAGICS: Final = (
-    # Offset, bytes, what it is; the first that fits. A bzImage with an EFI stub is a PE too.
-    (0x202, b"HdrS", "a Linux bzImage: extract the vmlinux that it holds"),
-    (0, b"MZ", "a PE executable, as EFI starts them"),
-    (0, b"#!", "a script"),
-    (0, _GZIP_MAGIC, "gzip: decompress it once more"),
-    (0, b"\x28\xb5\x2f\xfd", "zstd-compressed: decompress it"),
-    (0, b"\xfd7zXZ\0", "xz-compressed: decompress it"),
-    (0, b"BZh", "bzip2-compressed: decompress it"),
-    (0, b"\x02\x21\x4c\x18", "lz4-compressed: decompress it"),
-    (0, b"\x04\x22\x4d\x18", "lz4-compressed: decompress it"),
-    (0, b"07070", "a cpio archive, as an initrd is"),
-    (0, b"!<arch>\n", "an ar archive, as a .deb or a .a is"),
-    (0, b"\xd0\x0d\xfe\xed", "a device tree"),
-    (0, b"QFI\xfb", "a qcow2 disk image"),
-)
-
-
-class OpenImage(Image, Protocol):
-    """An Image that fills buffers and is closed."""
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fills the whole buffer; BootError if the file ends before."""
-
-    def close(self) -> None:
-        """Lets go of the file; twice is no error."""
-
-
-class BytesImage:
-    """A file that is in memory."""
-
-    def __init__(self, data: bytes | bytearray | memoryview) -> None:
-        self._data = memoryview(data).toreadonly().cast("B")
-        self.size = len(self._data)
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Exactly `size` bytes; BootError if there are fewer."""
-        _require_inside(offset, size, self.size)
-        return bytes(self._data[offset : offset + size])
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fills the whole buffer; BootError if there are fewer bytes."""
-        _require_inside(offset, buffer.nbytes, self.size)
-        buffer.cast("B")[:] = self._data[offset : offset + buffer.nbytes]
-
-    def close(self) -> None:
-        """Nothing to let go of but memory."""
-
-
-class FileImage:
-    """A regular file, read where asked. Its size is that at the time of opening."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Raises BootError if it cannot be opened or is no regular file."""
-        self._fd = -1
-        try:
-            self._fd = open_file(path)
-            status = os.fstat(self._fd)
-        except OSError as error:
-            self.close()
-            raise BootError(f"cannot be opened: {error.strerror or error}") from None
-        except ValueError as error:  # a null byte, or a character that the file system's encoding lacks
-            raise BootError(f"cannot be opened: {error}") from None
-        if not stat.S_ISREG(status.st_mode):
-            self.close()
-            raise BootError("cannot be opened: a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file")
-        self.size = status.st_size
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Exactly `size` bytes; BootError if the file ends before."""
-        _require_inside(offset, size, self.size)
-        data = bytearray(size)
-        self.read_into(offset, memoryview(data))
-        return bytes(data)
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fills the whole buffer from the file, without a copy between; BootError if the file ends before."""
-        _require_inside(offset, buffer.nbytes, self.size)
-        try:
-            done = fill(self._fd, offset, buffer.cast("B"))
-        except OSError as error:
-            raise BootError(f"cannot be read at {offset:#x}: {error.strerror or error}") from None
-        if done < buffer.nbytes:
-            raise BootError(f"ends at {offset + done:#x}: it had {self.size:#x} bytes when it was opened")
-
-    def close(self) -> None:
-        """Closes the file; twice is no error."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+from .wrapping import unwrap
 
 
 class KernelSegment(NamedTuple):
@@ -152,9 +46,9 @@ class Facts(NamedTuple):
 class Kernel:
     """A PVH kernel that passed every check. Keeps its file open until closed; a context manager.
 
-    `kind` is "ELF64", "gzip of ELF32" …; `segments` are the non-empty PT_LOAD segments by physical address, none overlapping
-    another; `entry` is the physical address of the PVH entry, `elf_entry` what the ELF header says; `notes` are all notes of
-    the PT_NOTE segments, and those of sections only if the entry is not in a segment.
+    `kind` is "ELF64", "gzip of ELF32", "bzImage (zstd) of ELF64" …; `segments` are the non-empty PT_LOAD segments by physical
+    address, none overlapping another; `entry` is the physical address of the PVH entry, `elf_entry` what the ELF header says;
+    `notes` are all notes of the PT_NOTE segments, and those of sections only if the entry is not in a segment.
     """
 
     def __init__(self, path: str, kind: str, image: OpenImage, facts: Facts) -> None:
@@ -167,11 +61,14 @@ class Kernel:
         self._image = image
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
-        """Reads and checks a file; BootError, with the path in front, for all that is wrong."""
+    def open(cls, path: str | os.PathLike[str], progress: Progress | None = None) -> Self:
+        """Reads and checks a file; BootError, with the path in front, for all that is wrong.
+
+        `progress` is called with bytes consumed and bytes in total while the kernel is decompressed, if it is compressed.
+        """
         name = os.fspath(path)
         try:
-            return cls._from_image(FileImage(path), name)
+            return cls._from_image(FileImage(path), name, progress)
         except BootError as error:
             raise BootError(f"{name}: {error}") from None
 
@@ -184,10 +81,10 @@ class Kernel:
             raise BootError(f"{name}: {error}") from None
 
     @classmethod
-    def _from_image(cls, file: OpenImage, path: str) -> Self:
+    def _from_image(cls, file: OpenImage, path: str, progress: Progress | None = None) -> Self:
         image = file
         try:
-            image, wrapping = unwrap(file)
+            image, wrapping = unwrap(file, progress)
             facts = examine(image)
         except BaseException:
             file.close()
@@ -195,6 +92,16 @@ class Kernel:
         if image is not file:
             file.close()
         return cls(path, f"{wrapping}ELF{facts.bits}", image, facts)
+
+    @property
+    def is_plain_file(self) -> bool:
+        """Whether the file at `path` is the uncompressed image itself."""
+        return isinstance(self._image, FileImage)
+
+    @property
+    def image_size(self) -> int:
+        """Of the uncompressed image, in bytes: read_into(0, …) gives all of it."""
+        return self._image.size
 
     def read_into(self, segment_offset_in_image: int, buffer: memoryview) -> None:
         """Fills the whole buffer from that offset of the uncompressed image; BootError if the file ends before."""
@@ -212,71 +119,6 @@ class Kernel:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _require_inside(offset: int, size: int, available: int) -> None:
-    if offset < 0 or offset + size > available:
-        raise BootError(f"no bytes at {offset:#x}-{offset + size:#x}: the image ends at {available:#x}")
-
-
-def describe(head: bytes) -> str:
-    """What a file is, by its first bytes; "" if that is not known."""
-    for offset, magic, what in _MAGICS:
-        if head[offset : offset + len(magic)] == magic:
-            return what
-    return "a text file" if head and all(0x20 <= byte < 0x7F or byte in b"\t\r\n" for byte in head) else ""
-
-
-def unwrap(image: OpenImage) -> tuple[OpenImage, str]:
-    """The ELF image in a file, and how it was wrapped ("" or "gzip of "); BootError, saying what it is, if it holds none."""
-    if image.size == 0:
-        raise BootError("an empty file")
-    head = image.read(0, min(_HEAD_SIZE, image.size))
-    if head.startswith(_GZIP_MAGIC):
-        return BytesImage(_gunzip(image)), "gzip of "
-    _require_elf(head, "")
-    return image, ""
-
-
-def _require_elf(head: bytes, wrapping: str) -> None:
-    if not head.startswith(ELF_MAGIC):
-        what = describe(head) or ("something" if head else "nothing") + f" that starts with {head[:4].hex(' ') or 'no byte'}"
-        raise BootError(f"not an ELF file, but {wrapping}{what}")
-
-
-def _gunzip(image: Image) -> bytearray:
-    """The decompressed data of a gzip file of one member; what follows the member is ignored unless it is another one.
-
-    BootError if it is truncated, corrupt, no ELF file (told from its first bytes) or larger than GZIP_MAX_SIZE.
-    """
-    decoder = zlib.decompressobj(_GZIP_WBITS)
-    out = bytearray()
-    at, pending, told = 0, b"", False
-    while not decoder.eof:
-        if not pending:
-            pending = image.read(at, min(_CHUNK, image.size - at))
-            at += len(pending)
-            if not pending:
-                raise BootError(f"truncated gzip file: it ends after {image.size} bytes, with {len(out)} decompressed")
-        try:
-            piece = decoder.decompress(pending, _CHUNK)
-        except zlib.error as error:
-            raise BootError(
-                f"corrupt gzip file after {len(out)} decompressed bytes: {str(error).rpartition(': ')[2]}"
-            ) from None
-        pending = decoder.unconsumed_tail
-        if len(out) + len(piece) > GZIP_MAX_SIZE:
-            raise BootError(f"gzip of more than {GZIP_MAX_SIZE} bytes ({GZIP_MAX_SIZE >> 20} MiB): no kernel is that large")
-        try:
-            out += piece
-        except MemoryError:
-            raise BootError(f"the host has no memory to decompress it: {len(out)} bytes so far") from None
-        if not told and (len(out) >= _HEAD_SIZE or decoder.eof):
-            _require_elf(bytes(out[:_HEAD_SIZE]), "gzip of ")
-            told = True
-    if decoder.unused_data.startswith(_GZIP_MAGIC):
-        raise BootError("a gzip file of several members: compress the kernel in one piece")
-    return out
 
 
 def examine(image: Image) -> Facts:

@@ -12,7 +12,8 @@ from pvhboot.shim.abi.pvh import NOTE_NAME, XEN_ELFNOTE_NAMES, XEN_ELFNOTE_PHYS3
 from pvhboot.shim.abi.x86 import ADDRESS_4G
 from pvhboot.shim.errors import BootError
 
-from .elf import Image, NoteSpan
+from .elf import NoteSpan
+from .image import Image
 
 # Of all notes of a file together, in bytes. Kernels have less than 1 KiB; without a bound, the segments of a hostile file could
 # all name the same hundred megabytes.

@@ -62,7 +62,13 @@ def test_every_module_is_imported_by_another_or_is_the_command():
 
 
 @pytest.mark.parametrize(
-    ("package", "path"), [("keystone", "shim/encode.py"), ("unicorn", "emu/engines/unicorn.py"), ("elftools", "loader/elf.py")]
+    ("package", "path"),
+    [
+        ("keystone", "shim/encode.py"),
+        ("unicorn", "emu/engines/unicorn.py"),
+        ("elftools", "loader/elf.py"),
+        *((package, "loader/codecs.py") for package in ("lz4", "zstandard", "lzma", "bz2", "zlib")),
+    ],
 )
 def test_a_library_is_imported_where_it_belongs(package, path):
     users = {
@@ -77,7 +83,7 @@ def test_a_library_is_imported_where_it_belongs(package, path):
 def test_slow_libraries_are_lazy():
     code = "import sys, pvhboot.emu, pvhboot.emu.cli, pvhboot.emu.session, pvhboot.emu.commands.boot; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"keystone", "unicorn", "capstone", "elftools"} & set(out)
+    assert not {"keystone", "unicorn", "capstone", "elftools", "lz4", "zstandard"} & set(out)
 
 
 def test_a_prebuilt_boot_needs_no_assembler():

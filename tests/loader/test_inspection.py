@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forge_bzimage import PACKERS, VERSION_STRING, bzimage, bzimage_of, pack_payload
 from forge_elf import (
     ENTRY,
     GNU_NOTE,
@@ -21,7 +22,7 @@ from forge_elf import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pvhboot.loader.inspection import Inspection, inspect
+from pvhboot.loader.inspection import BzImageFacts, Inspection, inspect
 from pvhboot.loader.kernel import Kernel
 from pvhboot.shim.elfwriter import note
 from pvhboot.shim.errors import BootError
@@ -64,6 +65,89 @@ def test_a_bootable_kernel(told: Told) -> None:
 def test_gzip(told: Told) -> None:
     found = told(gzip.compress(forge(32)))
     assert (found.kind, found.elf_class, found.bootable) == ("gzip of ELF32", "ELF32", True)
+
+
+@pytest.mark.parametrize("codec", PACKERS)
+def test_a_bzimage(told: Told, codec: str) -> None:
+    kernel = forge()
+    packed = pack_payload(codec, kernel)
+    found = told(bzimage(packed))
+    assert (found.kind, found.elf_class, found.bootable) == (f"bzImage ({codec}) of ELF64", "ELF64", True)
+    assert found.bzimage == BzImageFacts("2.15", VERSION_STRING.decode(), codec, 0xCCC, len(packed), len(kernel))
+    assert found.to_text().splitlines()[2:5] == [
+        f"kind:     bzImage ({codec}) of ELF64",
+        f"bzImage:  boot protocol 2.15, {VERSION_STRING.decode()}",
+        f"payload:  {codec}, {len(packed)} bytes at 0xccc, {len(kernel)} unpacked",
+    ]
+    assert json.loads(json.dumps(found.to_json()))["bzimage"] == {
+        "protocol": "2.15",
+        "kernel_version": VERSION_STRING.decode(),
+        "codec": codec,
+        "payload_offset": 0xCCC,
+        "packed_size": len(packed),
+        "unpacked_size": len(kernel),
+    }
+
+
+def test_other_files_have_no_facts_of_a_bzimage(told: Told) -> None:
+    for data in (forge(), gzip.compress(forge()), b"MZ" + bytes(1000)):
+        found = told(data)
+        assert found.bzimage is None
+        assert found.to_json()["bzimage"] is None
+        assert "bzImage" not in found.to_text()
+
+
+def test_a_bzimage_of_a_kernel_without_a_pvh_note_says_so(told: Told) -> None:
+    found = told(bzimage_of("xz", forge(notes=GNU_NOTE)))
+    assert (found.bootable, found.kind) == (False, "bzImage (xz) of ELF64")
+    assert "bootable: no: no PHYS32_ENTRY note, so no PVH kernel" in found.to_text()
+    assert found.bzimage is not None
+    assert found.bzimage.unpacked_size == len(forge(notes=GNU_NOTE))
+
+
+def test_the_header_of_a_bzimage_is_shown_though_its_payload_cannot_be_unpacked(told: Told) -> None:
+    packed = pack_payload("zstd", forge())
+    found = told(bzimage(packed[:-9], kernel_version=0))
+    assert found.bzimage == BzImageFacts("2.15", None, "zstd", 0xCCC, len(packed) - 9, None)
+    lines = found.to_text().splitlines()
+    assert lines[2:5] == [
+        "kind:     a Linux bzImage",
+        "bzImage:  boot protocol 2.15, without a version string",
+        f"payload:  zstd, {len(packed) - 9} bytes at 0xccc, not unpacked",
+    ]
+    assert lines[5].startswith("bootable: no: truncated zstd data")
+
+
+@pytest.mark.parametrize(
+    ("make", "protocol", "reason"),
+    [
+        (lambda: bzimage(b"", protocol=0x207), "2.07", "boot protocol 2.07, which does not tell"),
+        (lambda: bzimage(b"unknown" * 9), "2.15", "no codec of the kernel's"),
+        (lambda: bzimage(b""), "2.15", "without a payload"),
+    ],
+    ids=["old", "unknown codec", "no payload"],
+)
+def test_the_header_of_a_bzimage_is_shown_though_it_tells_of_no_payload(
+    told: Told, make: Callable[[], bytes], protocol: str, reason: str
+) -> None:
+    found = told(make())
+    assert found.bzimage == BzImageFacts(protocol, VERSION_STRING.decode(), None, None, None, None)
+    assert reason in found.reason
+    assert "payload:  " not in found.to_text()
+
+
+def test_a_setup_header_that_cannot_be_read_is_the_reason(told: Told) -> None:
+    found = told(bzimage(b"")[:0x300])
+    assert (found.kind, found.bzimage) == ("a Linux bzImage", None)
+    assert found.reason.startswith("truncated bzImage")
+
+
+def test_progress(tmp_path: Path) -> None:
+    path = tmp_path / "vmlinuz"
+    path.write_bytes(bzimage_of("xz", forge()))
+    calls: list[tuple[int, int]] = []
+    assert inspect(path, lambda done, total: calls.append((done, total))).bootable
+    assert calls[-1][0] == calls[-1][1] > 0
 
 
 def test_text_is_aligned(told: Told) -> None:
@@ -215,8 +299,16 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(
-    seed=st.sampled_from((forge(32), forge(64), with_note_section(forge(notes=GNU_NOTE), entry_note()))),
-    flips=st.lists(st.integers(0, 1 << 14), max_size=10),
+    seed=st.sampled_from(
+        (
+            forge(32),
+            forge(64),
+            bzimage_of("lz4", forge()),
+            bzimage_of("gzip", forge()),
+            with_note_section(forge(notes=GNU_NOTE), entry_note()),
+        )
+    ),
+    flips=st.lists(st.integers(0, 1 << 16), max_size=10),
     cut=st.none() | st.integers(0, 600),
     noise=st.none() | st.binary(max_size=300),
 )
@@ -246,8 +338,20 @@ def test_real_files(guest_file: Callable[[str], Path]) -> None:
     assert [n.type for n in found.notes] == ["BUILD_ID"]
 
 
-@pytest.mark.parametrize("name", ["grub-i386-xen_pvh.bin", "xen-shim", "vmlinux-6.1"])
+@pytest.mark.parametrize("name", ["grub-i386-xen_pvh.bin", "xen-shim", "vmlinux-6.1", "vmlinux-6.12"])
 def test_real_kernels(guest_file: Callable[[str], Path], name: str) -> None:
     found = inspect(guest_file(name))
     assert found.bootable
     assert [n.value for n in found.notes if n.type == "PHYS32_ENTRY"] == [found.entry]
+
+
+@pytest.mark.parametrize(("version", "codec"), [("6.1", "lz4"), ("6.12", "zstd")])
+def test_debians_kernels_as_shipped(guest_file: Callable[[str], Path], version: str, codec: str) -> None:
+    found, plain = inspect(guest_file(f"vmlinuz-{version}")), inspect(guest_file(f"vmlinux-{version}"))
+    assert found.bzimage is not None
+    assert found.bzimage.kernel_version is not None
+    assert found.bzimage.kernel_version.startswith(f"{version}.")
+    assert (found.bzimage.codec, found.bzimage.unpacked_size) == (codec, plain.size)
+    same = {"path": "", "size": 0, "kind": "", "bzimage": None}
+    assert found._replace(**same) == plain._replace(**same)
+    assert found.bootable

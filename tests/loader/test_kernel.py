@@ -34,7 +34,7 @@ from forge_elf import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pvhboot.loader import kernel as kernel_module
+from pvhboot.loader import codecs
 from pvhboot.loader.inspection import inspect
 from pvhboot.loader.kernel import Kernel, KernelSegment
 from pvhboot.loader.notes import pvh_entry
@@ -69,6 +69,8 @@ def test_a_kernel(tmp_path: Path, bits: int, descriptor: int, packed: bool) -> N
         assert _fill(kernel, segment.offset, segment.filesz) == CODE
         assert [note.source for note in kernel.notes] == ["PT_NOTE 0"]
         assert pvh_entry(kernel.notes) == kernel.entry
+        assert kernel.is_plain_file != packed
+        assert _fill(kernel, 0, kernel.image_size) == data
 
 
 def test_from_bytes() -> None:
@@ -76,6 +78,8 @@ def test_from_bytes() -> None:
     with Kernel.from_bytes(data, "forged") as kernel:
         assert (kernel.path, kernel.kind, kernel.entry) == ("forged", "ELF64", ENTRY)
         assert _fill(kernel, 0, len(data)) == data
+        assert kernel.image_size == len(data)
+        assert not kernel.is_plain_file  # it has a name, but not of a file
 
 
 def test_segments_come_sorted_and_without_the_empty_ones() -> None:
@@ -322,7 +326,7 @@ def test_notes_segments_that_share_a_large_range_are_not_read_again_and_again() 
 
 def test_a_gzip_bomb_takes_no_more_memory_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     limit = 32 << 20
-    monkeypatch.setattr(kernel_module, "GZIP_MAX_SIZE", limit)
+    monkeypatch.setattr(codecs, "UNPACKED_MAX_SIZE", limit)
     bomb = gzip_bomb(256 << 20)
     Kernel.from_bytes(gzip.compress(forge()), "warm up: imports count too").close()
     tracemalloc.start()
@@ -396,6 +400,7 @@ def test_only_boot_error_escapes(data: bytes) -> None:
         ("grub-i386-xen_pvh.bin", "ELF32", 0x100000),
         ("xen-shim", "ELF32", None),
         ("vmlinux-6.1", "ELF64", None),
+        ("vmlinux-6.12", "ELF64", None),
     ],
 )
 def test_real_kernels(guest_file: Callable[[str], Path], name: str, kind: str, entry: int | None) -> None:

@@ -1,0 +1,124 @@
+"""A bzImage, as distributions ship Linux: its setup header, and the compressed vmlinux that it carries as payload.
+
+Source: Linux Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header" and "Details of Header Fields".
+"""
+
+import struct
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from pvhboot.shim.errors import BootError
+
+from .codecs import Codec, Progress, decompress, find_codec
+from .elf import ELF_MAGIC
+from .image import Image
+
+# Offset in the file and struct format of the header's fields.
+_SETUP_SECTS: Final = (0x1F1, "<B")
+_VERSION: Final = (0x206, "<H")
+_KERNEL_VERSION: Final = (0x20E, "<H")
+_PAYLOAD: Final = (0x248, "<II")  # payload_offset and payload_length, since protocol 2.08
+
+BOOT_FLAG: Final = (0x1FE, b"\x55\xaa")  # offset and bytes: of any boot sector, since before there was the header
+HEADER_MAGIC: Final = (0x202, b"HdrS")  # since protocol 2.00
+
+_SECTOR: Final = 512
+_DEFAULT_SETUP_SECTS: Final = 4  # meant by a field of 0
+_PAYLOAD_PROTOCOL: Final = 0x208
+_KERNEL_VERSION_BASE: Final = 0x200  # what the pointer to the string counts from
+_KERNEL_VERSION_SHOWN: Final = 256  # bytes; Debian's have 110
+_SIZE_WORD: Final = 4  # bytes
+
+
+class SetupHeader(NamedTuple):
+    """What a bzImage says of itself: the boot protocol as in 0x20f for 2.15, the kernel's name for itself ("" if it has none).
+
+    `setup_size` is that of the real-mode part, in bytes; `payload_offset` counts from its end, 0 if there is no payload.
+    """
+
+    protocol: int
+    kernel_version: str
+    setup_size: int
+    payload_offset: int
+    payload_length: int
+
+    @property
+    def protocol_name(self) -> str:
+        """As the documentation writes it: "2.15"."""
+        return f"{self.protocol >> 8}.{self.protocol & 0xFF:02}"
+
+
+class PackedKernel(NamedTuple):
+    """The compressed vmlinux in a bzImage: `offset` in the file and `size` in bytes."""
+
+    codec: Codec
+    offset: int
+    size: int
+
+
+def is_bzimage(head: bytes) -> bool:
+    """Whether a file that starts so has a setup header, and is nothing else; one older than protocol 2.00 has none."""
+    offset, magic = HEADER_MAGIC
+    has_header = head[offset : offset + len(magic)] == magic
+    return has_header and not head.startswith(ELF_MAGIC) and find_codec(head) is None
+
+
+def read_setup_header(image: Image) -> SetupHeader:
+    """The setup header of a file that is_bzimage; BootError if it is truncated, or says what cannot be."""
+    sectors = _field(image, _SETUP_SECTS)[0] or _DEFAULT_SETUP_SECTS
+    setup_size = (sectors + 1) * _SECTOR
+    if setup_size > image.size:
+        raise BootError(
+            f"truncated bzImage: its setup of {sectors + 1} sectors ends at {setup_size:#x}, the file at {image.size:#x}"
+        )
+    (protocol,) = _field(image, _VERSION)
+    (version_at,) = _field(image, _KERNEL_VERSION)
+    kernel_version = ""
+    if version_at:
+        version_at += _KERNEL_VERSION_BASE
+        if version_at >= setup_size:
+            raise BootError(f"the bzImage's kernel_version lies at {version_at:#x}: its setup ends at {setup_size:#x}")
+        text = image.read(version_at, min(_KERNEL_VERSION_SHOWN, setup_size - version_at)).partition(b"\0")[0]
+        kernel_version = "".join(chr(byte) if 0x20 <= byte < 0x7F else "?" for byte in text)
+    payload = _field(image, _PAYLOAD) if protocol >= _PAYLOAD_PROTOCOL else (0, 0)
+    return SetupHeader(protocol, kernel_version, setup_size, *payload)
+
+
+def find_payload(image: Image, header: SetupHeader) -> PackedKernel:
+    """Where the payload lies, and its codec; BootError if there is none, it reaches beyond the file, or no codec knows it."""
+    if header.protocol < _PAYLOAD_PROTOCOL:
+        raise BootError(
+            f"a bzImage of boot protocol {header.protocol_name}, which does not tell where its kernel lies: 2.08 "
+            "(Linux 2.6.26) and later do"
+        )
+    offset, size = header.setup_size + header.payload_offset, header.payload_length
+    if not header.payload_offset or size <= _SIZE_WORD:
+        raise BootError(f"a bzImage without a payload: payload_offset {header.payload_offset:#x}, payload_length {size:#x}")
+    if offset + size > image.size:
+        raise BootError(
+            f"truncated bzImage: its payload lies at {offset:#x}-{offset + size:#x} by its header, but the file ends at "
+            f"{image.size:#x}"
+        )
+    head = image.read(offset, min(16, size))
+    codec = find_codec(head)
+    if codec is None:
+        raise BootError(f"the bzImage's payload at {offset:#x} starts with {head[:4].hex(' ')}: no codec of the kernel's does")
+    return PackedKernel(codec, offset, size)
+
+
+def unpack(
+    image: Image, packed: PackedKernel, check_head: Callable[[bytes], None], progress: Progress | None = None
+) -> bytearray:
+    """The decompressed payload; BootError as codecs.decompress, and if its size is not what the last 4 bytes say."""
+    end = packed.offset + packed.size
+    data_end = end - _SIZE_WORD if packed.codec.size_follows else end
+    out = decompress(image, packed.codec, packed.offset, data_end, check_head, progress)
+    claimed = int.from_bytes(image.read(end - _SIZE_WORD, _SIZE_WORD), "little")
+    if len(out) != claimed:
+        raise BootError(f"the bzImage's payload decompresses to {len(out)} bytes, but its end at {end:#x} says {claimed}")
+    return out
+
+
+def _field(image: Image, field: tuple[int, str]) -> tuple[int, ...]:
+    offset, code = field
+    return struct.unpack(code, image.read(offset, struct.calcsize(code)))

@@ -1,0 +1,58 @@
+"""What a file is, told by its first bytes, and the ELF image in it, taken out of a bzImage or decompressed."""
+
+from typing import Final
+
+from pvhboot.shim.errors import BootError
+
+from .bzimage import BOOT_FLAG, HEADER_MAGIC, find_payload, is_bzimage, read_setup_header, unpack
+from .codecs import CODECS, Progress, decompress, find_codec
+from .elf import ELF_MAGIC
+from .image import BytesImage, OpenImage, read_head
+
+_MAGICS: Final = (
+    # Offset, bytes, what it is; the first that fits. A bzImage with an EFI stub is a PE too.
+    (*HEADER_MAGIC, "a Linux bzImage: unpack it once"),
+    (0, b"MZ", "a PE executable, as EFI starts them"),
+    (0, b"#!", "a script"),
+    *((0, codec.magic, f"{codec.name}: decompress it once more") for codec in CODECS),
+    (0, b"07070", "a cpio archive, as an initrd is"),
+    (0, b"!<arch>\n", "an ar archive, as a .deb or a .a is"),
+    (0, b"\xd0\x0d\xfe\xed", "a device tree"),
+    (0, b"QFI\xfb", "a qcow2 disk image"),
+    (*BOOT_FLAG, "a boot sector, as of a disk, or a Linux from before the boot protocol 2.00"),
+)
+
+
+def describe(head: bytes) -> str:
+    """What a file is, by its first bytes; "" if that is not known."""
+    for offset, magic, what in _MAGICS:
+        if head[offset : offset + len(magic)] == magic:
+            return what
+    return "a text file" if head and all(0x20 <= byte < 0x7F or byte in b"\t\r\n" for byte in head) else ""
+
+
+def unwrap(image: OpenImage, progress: Progress | None = None) -> tuple[OpenImage, str]:
+    """The ELF image in a file, and how it was wrapped: "", "gzip of ", "bzImage (zstd) of ".
+
+    BootError, saying what it is, if it holds none. `progress` is told how much of what is compressed has been consumed.
+    """
+    if image.size == 0:
+        raise BootError("an empty file")
+    head = read_head(image)
+    if codec := find_codec(head):
+        wrapping = f"{codec.name} of "
+        data = decompress(image, codec, 0, image.size, lambda head: _require_elf(head, wrapping), progress)
+    elif is_bzimage(head):
+        packed = find_payload(image, read_setup_header(image))
+        wrapping = f"bzImage ({packed.codec.name}) of "
+        data = unpack(image, packed, lambda head: _require_elf(head, wrapping), progress)
+    else:
+        _require_elf(head, "")
+        return image, ""
+    return BytesImage(data), wrapping
+
+
+def _require_elf(head: bytes, wrapping: str) -> None:
+    if not head.startswith(ELF_MAGIC):
+        what = describe(head) or ("something" if head else "nothing") + f" that starts with {head[:4].hex(' ') or 'no byte'}"
+        raise BootError(f"not an ELF file, but {wrapping}{what}")
