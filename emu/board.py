@@ -1,19 +1,23 @@
 """Board: memory, bus and devices of one machine. It serves every engine and knows none."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from pvhboot.loader.fw_cfg import Item
+from pvhboot.loader.fw_cfg import fw_cfg_items as plan_items
 from pvhboot.loader.memory import GuestMemory
 from pvhboot.loader.plan import BootPlan
 from pvhboot.shim.abi import devices as ports
-from pvhboot.shim.abi.firmware import DEBUGCON_PORT, POST_PORT
+from pvhboot.shim.abi import fw_cfg
+from pvhboot.shim.abi.firmware import DEBUGCON_PORT, FW_CFG, POST_PORT
 from pvhboot.shim.machines import rom_span
 
 from .bus import Access, Bus
 from .devices.cmos import Cmos
 from .devices.debug_console import DebugConsole
 from .devices.debug_exit import DebugExit
+from .devices.fw_cfg import FwCfg
 from .devices.i8042 import I8042, FastReset
 from .devices.post import PostPort
 from .devices.rom import RomWriteTrap
@@ -36,40 +40,74 @@ class StopRequest(NamedTuple):
 class Board:
     """A machine around a CPU: what its ROM, RAM and ports hold and do.
 
-    `plan` has been placed into `memory` already. Engines use `memory`, `bus`, `entry`, and ask `stop` after each access.
+    Engines use `memory`, `bus`, `entry`, and ask `stop` after each access. Memory (with the plan placed into it) and bus are
+    made when they are first asked for: an engine that brings its own never does.
     """
 
     def __init__(
         self,
         plan: BootPlan,
-        memory: GuestMemory,
+        memory: GuestMemory | None = None,
         *,
         clock: datetime = POWER_ON_TIME,
+        fw_cfg_items: Mapping[int, Item] | None = None,
         on_console: Callable[[bytes], None] | None = None,
     ) -> None:
+        """`memory`, if there is one, has the plan placed already; `fw_cfg_items` replace those that the plan gives."""
         self.plan = plan
-        self.memory = memory
         self.entry = plan.entry
-        self.bus = Bus(plan.spec.unclaimed)
         self.console = bytearray()
         self.debug_console = bytearray()
         self.post_codes: list[int] = []
+        self._memory = memory
+        self._bus: Bus | None = None
+        self._clock = clock
+        self._fw_cfg_items = fw_cfg_items
         self._request: StopRequest | None = None
         self._console_text = b""
         self._on_console = on_console
         self._rom = RomWriteTrap()
+
+    @property
+    def is_stock(self) -> bool:
+        """Nobody has given it memory or items, or has looked at its memory or its bus: it is as the plan says."""
+        return self._memory is None and self._bus is None and self._fw_cfg_items is None
+
+    @property
+    def memory(self) -> GuestMemory:
+        """RAM and ROM; BootError, the first time, for what cannot be placed."""
+        if self._memory is None:
+            self._memory = self.plan.memory()
+        return self._memory
+
+    @property
+    def bus(self) -> Bus:
+        """Who answers at which port and address."""
+        if self._bus is None:
+            self._bus = self._assemble()
+        return self._bus
+
+    def _assemble(self) -> Bus:
+        plan = self.plan
+        bus = Bus(plan.spec.unclaimed)
         rom = rom_span(len(plan.rom))
-        self.bus.claim_memory(rom.start, rom.size, _ROM, self._rom)
-        ram = sum(span.size for span in plan.ram)
-        self.bus.claim_ports(ports.COM1_PORT, ports.UART_SIZE, "serial", Serial16550(self._print))
-        self.bus.claim_ports(DEBUGCON_PORT, 1, "debugcon", DebugConsole(self.debug_console))
-        self.bus.claim_ports(POST_PORT, 1, "post", PostPort(self.post_codes))
-        self.bus.claim_ports(ports.CMOS_PORT, 2, "cmos", Cmos(ram, plan.spec.low_ram_max, clock))
+        bus.claim_memory(rom.start, rom.size, _ROM, self._rom)
+        bus.claim_ports(ports.COM1_PORT, ports.UART_SIZE, "serial", Serial16550(self.print_byte))
+        bus.claim_ports(DEBUGCON_PORT, 1, "debugcon", DebugConsole(self.debug_console))
+        bus.claim_ports(POST_PORT, 1, "post", PostPort(self.post_codes))
+        bus.claim_ports(ports.CMOS_PORT, 2, "cmos", Cmos(plan.ram_size, plan.spec.low_ram_max, self._clock))
         controller = I8042(self._reset)
-        self.bus.claim_ports(ports.I8042_DATA_PORT, 1, "i8042", controller)
-        self.bus.claim_ports(ports.I8042_COMMAND_PORT, 1, "i8042", controller.command_port)
-        self.bus.claim_ports(ports.PORT_92, 1, "port92", FastReset(self._reset))
-        self.bus.claim_ports(ports.DEBUG_EXIT_PORT, ports.DEBUG_EXIT_SIZE, "debug-exit", DebugExit(self._exit), width=4)
+        bus.claim_ports(ports.I8042_DATA_PORT, 1, "i8042", controller)
+        bus.claim_ports(ports.I8042_COMMAND_PORT, 1, "i8042", controller.command_port)
+        bus.claim_ports(ports.PORT_92, 1, "port92", FastReset(self._reset))
+        bus.claim_ports(ports.DEBUG_EXIT_PORT, ports.DEBUG_EXIT_SIZE, "debug-exit", DebugExit(self._exit), width=4)
+        if plan.spec.source == FW_CFG:
+            items = self._fw_cfg_items if self._fw_cfg_items is not None else plan_items(plan)
+            device = FwCfg(items, self.memory, dma=plan.dma)
+            bus.claim_ports(fw_cfg.FW_CFG_PORT, fw_cfg.FW_CFG_PORTS, "fw_cfg", device, width=2)
+            if device.dma_ports is not None:
+                bus.claim_ports(fw_cfg.FW_CFG_DMA_PORT, fw_cfg.FW_CFG_DMA_PORTS, "fw_cfg-dma", device.dma_ports, width=8)
+        return bus
 
     def stop_at_console_text(self, text: str) -> None:
         """Asks for a stop as soon as COM1 has printed `text`."""
@@ -78,7 +116,7 @@ class Board:
     @property
     def stop(self) -> StopRequest | None:
         """What a device, or the policy for unclaimed accesses, has asked for."""
-        if self._request is None and (access := self.bus.unclaimed_stop) is not None:
+        if self._request is None and self._bus is not None and (access := self._bus.unclaimed_stop) is not None:
             return StopRequest(UNCLAIMED, f"nobody answers {access.kind} of {access.size} bytes at {access.address:#x}")
         return self._request
 
@@ -88,7 +126,8 @@ class Board:
         start = rom_span(len(self.plan.rom)).start
         return tuple(Access("write", start + store.offset, store.size, store.value, _ROM) for store in self._rom.stores)
 
-    def _print(self, byte: int) -> None:
+    def print_byte(self, byte: int) -> None:
+        """COM1 has sent a byte."""
         self.console.append(byte)
         if self._on_console is not None:
             self._on_console(bytes((byte,)))

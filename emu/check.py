@@ -9,11 +9,11 @@ from typing import Final, NamedTuple
 
 from pvhboot.loader.plan import BootPlan
 from pvhboot.shim.abi import pvh, x86
-from pvhboot.shim.abi.pvh import ModlistEntry
+from pvhboot.shim.abi.pvh import MemmapEntry, ModlistEntry
 from pvhboot.shim.abi.x86 import ADDRESS_4G, Segment
-from pvhboot.shim.machines import Span, rom_span
+from pvhboot.shim.machines import Span, low_rom_span, rom_span
 
-from .handoff import UNOBSERVABLE_CLAUSES, Handoff
+from .handoff import APPENDING_ENGINES, UNOBSERVABLE_CLAUSES, Handoff
 from .tables import MODULE_BOUND, Tables, read_tables
 
 OK: Final = "ok"
@@ -64,10 +64,15 @@ class _Subject(NamedTuple):
         """Problems with where a boot structure lies: in RAM, below 1 GiB, not at 0."""
         if start == 0:
             yield f"{what} is at 0, which means that there is none"
-        elif not _inside(start, size, self.plan.ram):
+        elif not _inside(start, size, self.writable()):
             yield f"{what} at {start:#x} is not in RAM"
         elif start + size > pvh.BOOT_STRUCTURES_END:
             yield f"{what} at {start:#x} ends above 1 GiB, where early page tables of Linux and FreeBSD do not reach"
+
+    def writable(self) -> list[Span]:
+        """RAM, and the low copy of a ROM that can be written as if it were RAM."""
+        low_rom = low_rom_span(self.plan.spec, len(self.plan.rom))
+        return [*self.plan.ram, *([low_rom] if low_rom and self.plan.spec.rom_writable else [])]
 
 
 def _inside(start: int, size: int, spans: Sequence[Span]) -> bool:
@@ -164,6 +169,15 @@ def _mtrr(subject: _Subject) -> Iterator[str] | None:
 def _rom(subject: _Subject) -> Iterator[str]:
     for access in subject.handoff.rom_writes[:4]:
         yield f"{access.size} bytes stored to the ROM at {access.address:#x}"
+    # Where stores are not seen, the contents tell. A firmware that is not ours may well keep variables in a ROM that is none.
+    if subject.plan.spec.rom_writable and subject.plan.memmap is None:
+        return
+    wanted = subject.plan.rom
+    rom = rom_span(len(wanted))
+    found = subject.handoff.try_read(rom.start, rom.size)
+    if found is not None and found != wanted:
+        changed = [at for at, (one, other) in enumerate(zip(found, wanted, strict=True)) if one != other]
+        yield f"{len(changed)} bytes of the ROM have changed, the first at {rom.start + changed[0]:#x}"
 
 
 def _start_info_location(subject: _Subject) -> Iterator[str]:
@@ -200,7 +214,8 @@ def _cmdline(subject: _Subject) -> Iterator[str]:
         return
     if info.cmdline_paddr:
         yield from subject.located("the command line", info.cmdline_paddr, len(tables.cmdline or b"") + 1)
-    if tables.cmdline != wanted:
+    appended = subject.handoff.engine in APPENDING_ENGINES and (tables.cmdline or b"").startswith((wanted or b"") + b" ")
+    if tables.cmdline != wanted and not appended:
         yield f"the command line is {_shown(tables.cmdline)}, planned was {_shown(wanted)}"
 
 
@@ -258,11 +273,18 @@ def _memmap_location(subject: _Subject) -> Iterator[str]:
 
 
 def _memmap_count(subject: _Subject) -> Iterator[str]:
-    info, wanted = subject.tables.start_info, len(subject.plan.memmap)
+    info, memmap, wanted = subject.tables.start_info, subject.tables.memmap, subject.plan.memmap
     if info is None:
         yield "there is no start_info"
-    elif info.memmap_entries != wanted:
-        yield f"memmap_entries is {info.memmap_entries}, planned were {wanted}"
+    elif wanted is not None and info.memmap_entries != len(wanted):
+        yield f"memmap_entries is {info.memmap_entries}, planned were {len(wanted)}"
+    elif wanted is None and memmap and _is_no_entry(memmap[-1]):
+        good = max((at + 1 for at, entry in enumerate(memmap) if not _is_no_entry(entry)), default=0)
+        yield f"memmap_entries is {info.memmap_entries}, and what lies behind entry {good - 1} is none"
+
+
+def _is_no_entry(entry: MemmapEntry) -> bool:
+    return entry.type not in pvh.MEMMAP_TYPE_NAMES or not entry.size
 
 
 def _memmap_entries(subject: _Subject) -> Iterator[str]:
@@ -292,7 +314,8 @@ def _memmap_disjoint(subject: _Subject) -> Iterator[str]:
 def _memmap_ram(subject: _Subject) -> Iterator[str]:
     ram = [entry for entry in subject.tables.memmap if entry.type == pvh.MEMMAP_TYPE_RAM]
     told, real = sum(entry.size for entry in ram), sum(span.size for span in subject.plan.ram)
-    if told != real:
+    # A firmware that is not ours may keep some for itself.
+    if not told or (told != real and subject.plan.memmap is not None):
         yield f"the map says {told:#x} bytes of RAM, the machine has {real:#x}"
     yield from (
         f"{e.addr:#x}-{e.end:#x} is said to be RAM and is not" for e in ram if not _inside(e.addr, e.size, subject.plan.ram)
@@ -301,7 +324,7 @@ def _memmap_ram(subject: _Subject) -> Iterator[str]:
 
 def _memmap_plan(subject: _Subject) -> Iterator[str]:
     told = tuple(tuple(entry[:3]) for entry in subject.tables.memmap)
-    wanted = tuple(tuple(entry) for entry in subject.plan.memmap)
+    wanted = tuple(tuple(entry) for entry in subject.plan.memmap or ())
     for index, (one, other) in enumerate(zip(told, wanted, strict=False)):
         if one != other:
             yield f"entry {index} is {_entry_text(one)}, planned was {_entry_text(other)}"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from pvhboot.loader.memory import GuestMemory
+from pvhboot.loader.memory import ReadableMemory
 from pvhboot.shim.abi.x86 import Segment
 from pvhboot.shim.errors import BootError
 
@@ -13,7 +13,10 @@ from .bus import Access
 UNOBSERVABLE_CLAUSES: Final[Mapping[str, frozenset[str]]] = {
     "unicorn": frozenset(),
     "kvm": frozenset(),
+    "qemu": frozenset({"cpu.mtrr"}),
 }
+# QEMU tells Linux on the command line of its virtio-mmio devices.
+APPENDING_ENGINES: Final = frozenset({"qemu"})
 
 
 class Handoff(NamedTuple):
@@ -21,7 +24,8 @@ class Handoff(NamedTuple):
 
     `registers` has eax … edi, ebp, esp, eip, eflags, cr0, cr3, cr4, efer, gdtr_base, gdtr_limit; `segments` cs, ds, es, ss,
     fs, gs, tr with their hidden parts. `mtrr_def_type` is None, and so is `has_mtrr`, where the engine cannot read them.
-    `rom_writes` are the stores to the ROM so far, `counts` the accesses by kind and, if known, the instructions.
+    `rom_writes` are the stores to the ROM so far, `counts` the accesses by kind and, if known, the instructions; empty where
+    the engine sees neither.
     """
 
     engine: str
@@ -29,7 +33,7 @@ class Handoff(NamedTuple):
     segments: Mapping[str, Segment]
     has_mtrr: bool | None
     mtrr_def_type: int | None
-    memory: GuestMemory
+    memory: ReadableMemory
     rom_writes: Sequence[Access]
     counts: Mapping[str, int]
 

@@ -8,18 +8,20 @@ from pvhboot.shim.blob import Blob
 from pvhboot.shim.errors import BootError
 
 from .board import Board
+from .bus import Access
 from .check import Finding, check, is_clean
 from .engines.base import Engine, Limits, Run, Until
 from .handoff import Handoff
 from .reasons import EXIT
 from .tables import Tables, read_tables
 
-ENGINES: Final = ("unicorn", "kvm")
+ENGINES: Final = ("unicorn", "kvm", "qemu")
 
 
 class Outcome(NamedTuple):
     """What a boot came to. `handoff`, `tables` and `findings` are as they were at the kernel's entry; without one, None
-    and empty. The handoff's memory is live: by now the guest may have changed it."""
+    and empty. The handoff's memory is live: by now the guest may have changed it. `accesses` are those to devices, None where
+    the engine does not see them."""
 
     plan: BootPlan
     blob: Blob
@@ -32,6 +34,7 @@ class Outcome(NamedTuple):
     console: bytes
     debug_console: bytes
     post_codes: tuple[int, ...]
+    accesses: tuple[Access, ...] | None
 
     @property
     def clean(self) -> bool:
@@ -54,6 +57,10 @@ def get_engine(name: str) -> Engine:
         from .engines.kvm.engine import KvmEngine
 
         return KvmEngine()
+    if name == "qemu":
+        from .engines.qemu.engine import QemuEngine
+
+        return QemuEngine()
     raise BootError(f"no engine named {name!r}; there is: {', '.join(ENGINES)}")
 
 
@@ -66,7 +73,7 @@ def boot(
     on_console: Callable[[bytes], None] | None = None,
 ) -> Outcome:
     """Boots the plan. `on_console` gets what COM1 prints as it comes. Raises BootError for what host or files lack."""
-    board = Board(plan, plan.memory(), on_console=on_console)
+    board = Board(plan, on_console=on_console)
     seen: list[tuple[Handoff, Tables, tuple[Finding, ...]]] = []
 
     def on_handoff(handoff: Handoff) -> None:
@@ -87,4 +94,5 @@ def boot(
         bytes(board.console),
         bytes(board.debug_console),
         tuple(board.post_codes),
+        None if board.is_stock else tuple(board.bus.log),
     )

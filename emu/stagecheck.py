@@ -53,7 +53,7 @@ def check_stage(spec: MachineSpec, blob: Blob, stage: Stage) -> None:
 
 def _ending(machine: UnicornMachine, blob: Blob, board: Board) -> str:
     assert machine.stop is not None
-    place = blob.locate(machine.stop.rip)
+    place = None if machine.stop.rip is None else blob.locate(machine.stop.rip)
     said = board.debug_console.decode(errors="replace").strip()
     return describe_stop(machine.stop) + (f" at {place}" if place else "") + (f" ({said})" if said else "")
 

@@ -2,32 +2,54 @@
 
 import ctypes
 import mmap
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
 
 from pvhboot.shim.abi.x86 import PAGE_SIZE
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import Span, rom_span
 
 
+class ReadableMemory(Protocol):
+    """Physical memory as one looks at it: that of a board, or of a machine in another process."""
+
+    def read(self, paddr: int, size: int) -> bytes:
+        """`size` bytes at a physical address; BootError where there is no memory."""
+
+
 class Region(NamedTuple):
-    """A span of memory and the host's mapping behind it; `host` is the address of its first byte in this process."""
+    """A span of memory and the host's mapping behind it, from `offset` bytes into `buffer` on; `host` is the address of its
+    first byte in this process. Two regions may share a mapping: a ROM that lies at two places."""
 
     span: Span
     buffer: mmap.mmap
+    offset: int
     host: int
     readonly: bool
 
 
 class GuestMemory:
-    """RAM spans and a ROM that ends at 4 GiB, anonymous memory of this process. Pages never touched are never committed."""
+    """RAM spans and a ROM that ends at 4 GiB, anonymous memory of this process. Pages never touched are never committed.
 
-    def __init__(self, ram: Sequence[Span], rom: bytes) -> None:
-        """Raises BootError if the host has no room for it, or the ROM is no multiple of 4 KiB."""
+    `listeners` are told (physical address, bytes) of what a device has written while the guest runs.
+    """
+
+    def __init__(self, ram: Sequence[Span], rom: bytes, *, low_rom: Span | None = None, rom_writable: bool = False) -> None:
+        """`low_rom` is where the end of the ROM lies a second time. A ROM that is not `rom_writable` refuses stores.
+
+        Raises BootError if the host has no room for it, or the ROM is no multiple of 4 KiB.
+        """
         if not rom or len(rom) % PAGE_SIZE:
             raise BootError(f"the firmware has {len(rom)} bytes: a ROM is a multiple of {PAGE_SIZE}")
-        self.regions = tuple(self._map(span, False) for span in ram) + (self._map(rom_span(len(rom)), True),)
-        self.regions[-1].buffer[:] = rom
+        high = self._map(rom_span(len(rom)), not rom_writable)
+        high.buffer[:] = rom
+        regions = [*(self._map(span, False) for span in ram), high]
+        if low_rom is not None:
+            offset = len(rom) - low_rom.size
+            regions.append(high._replace(span=low_rom, offset=offset, host=high.host + offset))
+        self.regions = tuple(regions)
+        self.listeners: list[Callable[[int, int], None]] = []
 
     @staticmethod
     def _map(span: Span, readonly: bool) -> Region:
@@ -38,7 +60,7 @@ class GuestMemory:
             raise BootError(
                 f"the host has no {span.size >> 20} MiB for the guest's memory: {getattr(error, 'strerror', None) or error}"
             ) from None
-        return Region(span, buffer, ctypes.addressof(ctypes.c_char.from_buffer(buffer)), readonly)
+        return Region(span, buffer, 0, ctypes.addressof(ctypes.c_char.from_buffer(buffer)), readonly)
 
     def region(self, paddr: int, size: int) -> Region:
         """The region that holds all of [paddr, paddr + size); BootError if none does."""
@@ -50,13 +72,20 @@ class GuestMemory:
     def read(self, paddr: int, size: int) -> bytes:
         """`size` bytes at a physical address; BootError where there is no memory."""
         region = self.region(paddr, size)
-        at = paddr - region.span.start
+        at = region.offset + paddr - region.span.start
         return region.buffer[at : at + size]
 
     def view(self, paddr: int, size: int) -> memoryview:
-        """A writable view of `size` bytes of RAM; BootError for the ROM and where there is no memory."""
+        """A writable view of `size` bytes of RAM; BootError for a ROM and where there is no memory."""
         region = self.region(paddr, size)
         if region.readonly:
             raise BootError(f"{paddr:#x} lies in the ROM")
-        at = paddr - region.span.start
+        at = region.offset + paddr - region.span.start
         return memoryview(region.buffer)[at : at + size]
+
+    @contextmanager
+    def writing(self, paddr: int, size: int) -> Iterator[memoryview]:
+        """A view as of `view`, for a device that writes while the guest runs: the listeners are told when it has."""
+        yield self.view(paddr, size)
+        for listener in self.listeners:
+            listener(paddr, size)

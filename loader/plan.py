@@ -4,16 +4,28 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
-from pvhboot.shim.abi import params, pvh
-from pvhboot.shim.abi.e820 import E820_ENTRY, E820Entry
+from pvhboot.shim.abi import pvh
+from pvhboot.shim.abi.e820 import E820Entry
+from pvhboot.shim.abi.firmware import FW_CFG, PARAMS, ROM_MARK
 from pvhboot.shim.abi.x86 import PAGE_SIZE
 from pvhboot.shim.errors import BootError
-from pvhboot.shim.machines import PARAMS_PADDR, ROM_MAX, MachineSpec, Span, ram_spans, rom_span
+from pvhboot.shim.machines import (
+    CMDLINE_MAX,
+    PARAMS_PADDR,
+    ROM_MAX,
+    MachineSpec,
+    Span,
+    low_rom_span,
+    ram_spans,
+    rom_span,
+    visible_ram,
+)
 
 from .elf import ELF_MAGIC
 from .kernel import Kernel
-from .memory import GuestMemory
-from .payload import Payload
+from .memory import GuestMemory, ReadableMemory
+from .modules import Module, PlannedModule, check_modules, encode_cmdline, place_initrd, place_modules
+from .params_block import params_block, takes_params
 from .sizes import show_size
 
 _COPY_CHUNK = 1 << 20  # bytes
@@ -23,53 +35,40 @@ class _Source(Protocol):
     def read_into(self, offset: int, buffer: memoryview) -> None: ...
 
 
-class Module(NamedTuple):
-    """A module to load: its file and its command line (None: it has none)."""
-
-    path: str
-    cmdline: str | None = None
-
-
-class PlannedModule(NamedTuple):
-    """A module with its place (physical address, page-aligned) and the bytes of its command line, without terminator."""
-
-    payload: Payload
-    paddr: int
-    cmdline: bytes | None
-
-    @property
-    def span(self) -> Span:
-        """Where its bytes lie."""
-        return Span(f"module {self.payload.path}", self.paddr, self.paddr + self.payload.size)
-
-
 class BootPlan(NamedTuple):
     """Everything that a boot puts into memory. `rom` is the plan's own copy of the firmware, its parameter block filled.
 
-    `cmdline` is without terminator, None where there is none; `memmap` is what the guest is told; `spans` are all pieces
-    in RAM and the ROM, sorted by address.
+    `source` is how the firmware learns what to boot: PARAMS, where the plan puts the modules into memory too, or FW_CFG,
+    where the firmware does. `ram` is the RAM that the guest sees, of `ram_size` bytes in all. `memmap` is what the guest is
+    told, None where a firmware that is not pvhboot's decides that; `host_reserved` is what the host adds to it. `dma`: fw_cfg
+    has its DMA interface. `cmdline` is without terminator, None where there is none; `spans` are all pieces in RAM and the
+    ROM, sorted by address.
     """
 
     spec: MachineSpec
+    source: str
     kernel: Kernel
     entry: int
+    ram_size: int
     ram: tuple[Span, ...]
-    memmap: tuple[E820Entry, ...]
+    memmap: tuple[E820Entry, ...] | None
+    host_reserved: tuple[E820Entry, ...]
+    dma: bool
     modules: tuple[PlannedModule, ...]
     cmdline: bytes | None
     rom: bytes
     spans: tuple[Span, ...]
 
     def place(self, memory: GuestMemory | bytearray | memoryview) -> None:
-        """Writes kernel (its bss zeroed) and modules into `memory`: a GuestMemory, or any writable buffer whose index is
-        the physical address. The ROM is not in there: map `rom` so that it ends at 4 GiB.
+        """Writes kernel (its bss zeroed) and, unless the firmware fetches them, modules into `memory`: a GuestMemory, or any
+        writable buffer whose index is the physical address. The ROM is not in there: map `rom` so that it ends at 4 GiB.
 
         The kernel must still be open. Raises BootError if the buffer is too short, before it writes, or if a file cannot be
         read as far as planned.
         """
         if not isinstance(memory, GuestMemory):
             memory = memoryview(memory).cast("B")  # of whatever items the buffer is made, the index is bytes
-            end = max(span.end for span in (*self._kernel_spans(), *(module.span for module in self.modules)))
+            end = max(span.end for span in (*self._kernel_spans(), *(module.span for module in self._placed_modules())))
             if len(memory) < end:
                 raise BootError(f"the buffer of {len(memory)} bytes ends before {end:#x}, where the last piece does")
 
@@ -81,16 +80,17 @@ class BootPlan(NamedTuple):
         for segment in self.kernel.segments:
             self.kernel.read_into(segment.offset, view(segment.paddr, segment.filesz))
             _zero(view(segment.paddr + segment.filesz, segment.memsz - segment.filesz))
-        for module in self.modules:
+        for module in self._placed_modules():
             module.payload.read_into(0, view(module.paddr, module.payload.size))
 
     def memory(self) -> GuestMemory:
         """A GuestMemory of the planned size with everything placed."""
-        memory = GuestMemory(self.ram, self.rom)
+        low_rom = low_rom_span(self.spec, len(self.rom))
+        memory = GuestMemory(self.ram, self.rom, low_rom=low_rom, rom_writable=self.spec.rom_writable)
         self.place(memory)
         return memory
 
-    def first_difference(self, memory: GuestMemory) -> str | None:
+    def first_difference(self, memory: ReadableMemory) -> str | None:
         """Compares kernel and modules in `memory` with their files; says where they differ first."""
         pieces: list[tuple[str, int, int, int, _Source]]
         pieces = [(f"kernel segment at {s.paddr:#x}", s.paddr, s.filesz, s.offset, self.kernel) for s in self.kernel.segments]
@@ -100,15 +100,18 @@ class BootPlan(NamedTuple):
             for at in range(0, size, _COPY_CHUNK):
                 part = chunk[: min(_COPY_CHUNK, size - at)]
                 source.read_into(offset + at, part)
-                if memory.view(paddr + at, len(part)) != part:
+                if memory.read(paddr + at, len(part)) != part:
                     return f"{name} was changed between {paddr + at:#x} and {paddr + at + len(part):#x}"
         for segment in self.kernel.segments:
             start, size = segment.paddr + segment.filesz, segment.memsz - segment.filesz
             for at in range(0, size, _COPY_CHUNK):
                 count = min(_COPY_CHUNK, size - at)
-                if memory.view(start + at, count) != bytes(count):
+                if memory.read(start + at, count) != bytes(count):
                     return f"the zeroed part of the kernel segment at {segment.paddr:#x} was changed behind {start + at:#x}"
         return None
+
+    def _placed_modules(self) -> tuple[PlannedModule, ...]:
+        return self.modules if self.source == PARAMS else ()
 
     def _kernel_spans(self) -> list[Span]:
         return [Span("kernel", segment.paddr, segment.end) for segment in self.kernel.segments]
@@ -117,6 +120,7 @@ class BootPlan(NamedTuple):
         """The plan as plain data, addresses as numbers."""
         return {
             "machine": self.spec.name,
+            "memory": self.ram_size,
             "kernel": {"path": self.kernel.path, "kind": self.kernel.kind, "entry": self.entry},
             "cmdline": None if self.cmdline is None else self.cmdline.decode(errors="replace"),
             "modules": [
@@ -128,7 +132,7 @@ class BootPlan(NamedTuple):
                 }
                 for module in self.modules
             ],
-            "memmap": [entry._asdict() for entry in self.memmap],
+            "memmap": None if self.memmap is None else [entry._asdict() for entry in self.memmap],
             "spans": [span._asdict() for span in self.spans],
         }
 
@@ -150,15 +154,66 @@ def make_plan(
     memory: int,
     modules: Sequence[Module] = (),
     cmdline: str | None = None,
+    host_reserved: Sequence[E820Entry] = (),
+    dma: bool = True,
 ) -> BootPlan:
     """Plans a boot with `memory` bytes of RAM. The first module is the initrd, if there is one.
 
-    A `firmware` that has pvhboot's parameter block gets it filled; any other is taken as it is. Raises BootError for the
+    A `firmware` that has pvhboot's parameter block gets it filled; any other is taken as it is. `host_reserved` is what the
+    host reserves beside its RAM (fw_cfg's etc/e820), `dma` whether its fw_cfg has a DMA interface. Raises BootError for the
     first thing that cannot be, with nothing written anywhere.
     """
     _check_memory(spec, memory)
-    ram = ram_spans(spec, memory)
+    _check_firmware(firmware)
     rom = rom_span(len(firmware))
+    ram = visible_ram(spec, memory, rom.size)
+    has_block = takes_params(firmware)
+    source = PARAMS if has_block else spec.source
+    # Of a firmware that pvhboot has built it is known what memory it uses, and what it tells the guest.
+    known = has_block or (source == FW_CFG and firmware.endswith(ROM_MARK))
+    low_rom = low_rom_span(spec, rom.size)
+    spans = [] if low_rom is None else [low_rom]
+    if known:
+        spans += [span for span in spec.low.spans() if span is not spec.low.modlist or modules]
+    for number, segment in enumerate(kernel.segments):
+        spans.append(Span(f"kernel segment {number}", segment.paddr, segment.end))
+        _require_ram(spans[-1], ram, kernel.path, memory)
+    _require_disjoint(spans)
+    check_modules(modules, source)
+    lowest = ram_spans(spec, memory)[0]
+    planned = place_initrd(modules, lowest) if source == FW_CFG else place_modules(modules, spans, lowest, memory)
+    spans += [module.span for module in planned]
+    _require_disjoint(spans)
+    memmap = _memmap(ram, [rom, *([low_rom] if low_rom else [])], host_reserved) if known else None
+    line = None if cmdline is None else encode_cmdline(cmdline, "the kernel's command line")
+    if line is None and (source == FW_CFG or any(module.cmdline is not None for module in planned)):
+        line = b""  # fw_cfg always has one, and the block's strings begin with the kernel's
+    if known and source == FW_CFG and line is not None and len(line) >= CMDLINE_MAX:
+        raise BootError(f"the command line has {len(line)} bytes: there is room for {CMDLINE_MAX - 1}")
+    filled = firmware
+    if has_block and memmap is not None:
+        block = params_block(kernel.entry, memmap, planned, line)
+        at = PARAMS_PADDR - rom.start
+        filled = firmware[:at] + block + firmware[at + len(block) :]
+    everything = tuple(sorted([*spans, rom], key=lambda span: span.bounds))
+    return BootPlan(
+        spec,
+        source,
+        kernel,
+        kernel.entry,
+        memory,
+        ram,
+        memmap,
+        tuple(host_reserved),
+        dma,
+        planned,
+        line,
+        filled,
+        everything,
+    )
+
+
+def _check_firmware(firmware: bytes) -> None:
     if firmware[:4] == ELF_MAGIC:
         raise BootError("the firmware is an ELF file: give the ROM image itself")
     if not firmware or len(firmware) % PAGE_SIZE or len(firmware) > ROM_MAX:
@@ -166,31 +221,13 @@ def make_plan(
             f"a firmware of {len(firmware)} bytes is not possible: "
             f"it takes a multiple of {PAGE_SIZE}, at most {show_size(ROM_MAX)}"
         )
-    low = spec.low
-    spans = [span for span in low if span is not low.modlist or modules]
-    for number, segment in enumerate(kernel.segments):
-        spans.append(Span(f"kernel segment {number}", segment.paddr, segment.end))
-        _require_ram(spans[-1], ram, kernel.path, memory)
-    _require_disjoint(spans)
-    planned = _place_modules(modules, spans, ram[0], memory)
-    spans += [module.span for module in planned]
-    _require_disjoint(spans)
-    memmap = tuple(E820Entry(span.start, span.size, pvh.MEMMAP_TYPE_RAM) for span in ram)
-    memmap += (E820Entry(rom.start, rom.size, pvh.MEMMAP_TYPE_RESERVED),)
-    memmap = tuple(sorted(memmap))
-    line = None if cmdline is None else _encode_cmdline(cmdline, "the kernel's command line")
-    if line is None and any(module.cmdline is not None for module in planned):
-        line = b""  # the block's strings begin with the kernel's
-    filled = firmware
-    if _takes_params(firmware):
-        block = _params_block(kernel.entry, memmap, planned, line)
-        at = PARAMS_PADDR - rom.start
-        filled = firmware[:at] + block + firmware[at + len(block) :]
-    return BootPlan(spec, kernel, kernel.entry, ram, memmap, planned, line, filled, tuple(sorted([*spans, rom], key=_start)))
 
 
-def _start(span: Span) -> tuple[int, int]:
-    return span.start, span.end
+def _memmap(ram: Sequence[Span], roms: Sequence[Span], host_reserved: Sequence[E820Entry]) -> tuple[E820Entry, ...]:
+    """What pvhboot's firmware tells the guest, sorted by address."""
+    entries = [E820Entry(span.start, span.size, pvh.MEMMAP_TYPE_RAM) for span in ram]
+    entries += [E820Entry(span.start, span.size, pvh.MEMMAP_TYPE_RESERVED) for span in roms]
+    return tuple(sorted([*entries, *host_reserved]))
 
 
 def _check_memory(spec: MachineSpec, memory: int) -> None:
@@ -210,75 +247,9 @@ def _require_ram(span: Span, ram: Sequence[Span], path: str, memory: int) -> Non
 
 
 def _require_disjoint(spans: Sequence[Span]) -> None:
-    ordered = sorted((span for span in spans if span.size), key=_start)
+    ordered = sorted((span for span in spans if span.size), key=lambda span: span.bounds)
     for before, after in pairwise(ordered):
         if after.start < before.end:
             raise BootError(
                 f"{after.name} at {after.start:#x}-{after.end:#x} overlaps {before.name} at {before.start:#x}-{before.end:#x}"
             )
-
-
-def _place_modules(modules: Sequence[Module], taken: Sequence[Span], ram: Span, memory: int) -> tuple[PlannedModule, ...]:
-    """From the top of low RAM downwards, each at the highest page that is free: where Linux likes its initrd."""
-    if len(modules) > params.PARAMS_MAX_MODULES:
-        raise BootError(f"{len(modules)} modules: at most {params.PARAMS_MAX_MODULES} are possible")
-    busy = sorted(taken, key=_start)
-    planned: list[PlannedModule] = []
-    for module in modules:
-        payload = Payload(module.path)
-        paddr = (ram.end - payload.size) & ~(PAGE_SIZE - 1)
-        for span in sorted(busy, key=_start, reverse=True):
-            if paddr < span.end and span.start < paddr + payload.size:
-                paddr = (span.start - payload.size) & ~(PAGE_SIZE - 1)
-        if paddr <= 0:
-            raise BootError(
-                f"{module.path}: no room for its {payload.size} bytes beside the kernel in {show_size(memory)} of memory: "
-                "give more with --memory"
-            )
-        line = None if module.cmdline is None else _encode_cmdline(module.cmdline, f"the command line of {module.path}")
-        planned.append(PlannedModule(payload, paddr, line))
-        busy.append(planned[-1].span)
-    return tuple(planned)
-
-
-def _encode_cmdline(text: str, whose: str) -> bytes:
-    data = text.encode("utf-8", "surrogateescape")
-    if b"\0" in data:
-        raise BootError(f"{whose} contains a NUL character: that would end it")
-    return data
-
-
-def _takes_params(firmware: bytes) -> bool:
-    if len(firmware) < params.PARAMS_FROM_END:
-        return False
-    header = params.PARAMS_HEADER.unpack(firmware, len(firmware) - params.PARAMS_FROM_END)
-    if header.magic != params.PARAMS_MAGIC:
-        return False
-    if header.version != params.PARAMS_VERSION:
-        raise BootError(
-            f"the firmware wants a parameter block of version {header.version}: "
-            f"this pvhboot writes version {params.PARAMS_VERSION}"
-        )
-    return True
-
-
-def _params_block(entry: int, memmap: Sequence[E820Entry], modules: Sequence[PlannedModule], cmdline: bytes | None) -> bytes:
-    strings = bytearray()
-    if cmdline is not None:
-        strings += cmdline + b"\0"
-    records = b""
-    for module in modules:
-        offset = 0
-        if module.cmdline is not None:
-            offset = len(strings)
-            strings += module.cmdline + b"\0"
-        records += params.PARAMS_MODULE.pack(params.ParamsModule(module.paddr, module.payload.size, offset))
-    entries = b"".join(map(E820_ENTRY.pack, memmap))
-    size = params.PARAMS_HEADER.size + len(entries) + len(records) + len(strings)
-    if size > params.PARAMS_MAX_SIZE:
-        room = params.PARAMS_MAX_SIZE - (size - len(strings))
-        raise BootError(f"the command lines have {len(strings)} bytes with their terminators: there is room for {room}")
-    header = params.ParamsHeader(
-        params.PARAMS_MAGIC, params.PARAMS_VERSION, size, entry, len(memmap), len(modules), len(strings)
-    )
-    return params.PARAMS_HEADER.pack(header) + entries + records + bytes(strings)

@@ -1,8 +1,8 @@
 """The symbols that the assembly may use: the ABI and the machine, with every sum made here."""
 
 from . import machines
-from .abi import e820, firmware, params, pvh, x86
-from .machines import GDT_ENTRIES, MachineSpec
+from .abi import e820, firmware, fw_cfg, params, pvh, x86
+from .machines import GDT_ENTRIES, MachineSpec, low_rom_span, rom_span
 
 SEL_CODE32 = 0x08
 SEL_DATA32 = 0x10
@@ -18,6 +18,7 @@ def abi_symbols() -> dict[str, int]:
         "XEN_HVM_START_MAGIC_VALUE": pvh.XEN_HVM_START_MAGIC_VALUE,
         "HVM_START_INFO_VERSION_VALUE": pvh.HVM_START_INFO_VERSION,
         "MEMMAP_TYPE_RAM": pvh.MEMMAP_TYPE_RAM,
+        "MEMMAP_TYPE_RESERVED": pvh.MEMMAP_TYPE_RESERVED,
         "MEMMAP_TYPE_PMEM": pvh.MEMMAP_TYPE_PMEM,
         "MEMMAP_MAX_ENTRIES": pvh.MEMMAP_MAX_ENTRIES,
         "TSS_LIMIT": pvh.TSS_LIMIT,
@@ -59,19 +60,76 @@ def _params_symbols() -> dict[str, int]:
         "PARAMS_MAX_E820": params.PARAMS_MAX_E820,
         "PARAMS_MAX_MODULES": params.PARAMS_MAX_MODULES,
         "PARAMS_PADDR": machines.PARAMS_PADDR,
+        "ENTRY_POINTER": machines.PARAMS_PADDR + params.PARAMS_HEADER.fields["entry"].offset,
     }
 
 
-def firmware_symbols(spec: MachineSpec, verbose: bool) -> dict[str, int]:
-    """All symbols of a firmware for this machine."""
+_FW_CFG_READ_ITEMS = (
+    *("SIGNATURE", "FILE_DIR", "KERNEL_ENTRY", "KERNEL_ADDR", "KERNEL_SIZE"),
+    *("CMDLINE_SIZE", "CMDLINE_DATA", "INITRD_ADDR", "INITRD_SIZE", "INITRD_DATA"),
+)
+_FW_CFG_DMA_POLLS = 1 << 16  # looks at a transfer that is under way; QEMU's are over at once
+
+
+def _little(data: bytes) -> int:
+    """The number as which a little-endian CPU loads these bytes."""
+    return int.from_bytes(data, "little")
+
+
+def _fw_cfg_symbols(spec: MachineSpec, rom_size: int) -> dict[str, int]:
+    control, transfer = spec.low.control, spec.low.transfer
+    low_rom = low_rom_span(spec, rom_size)
+    assert control is not None
+    assert transfer is not None
+    assert low_rom is not None
+    read_on = fw_cfg.FW_CFG_DMA_CTL_READ
+    select = fw_cfg.FW_CFG_DMA_CTL_SELECT
+    words = control.start + fw_cfg.FW_CFG_DMA.size
+    reads = {
+        f"FW_CFG_READ_{name}": getattr(fw_cfg, f"FW_CFG_{name}") << fw_cfg.FW_CFG_DMA_CTL_KEY_SHIFT | select | read_on
+        for name in _FW_CFG_READ_ITEMS
+    }
+    names = (
+        *("FW_CFG_PORT", "FW_CFG_DATA_PORT", "FW_CFG_DMA_PORT", "FW_CFG_DMA_LOW_PORT", "FW_CFG_FILE_COUNT_BYTES"),
+        *("FW_CFG_MAX_FILES", "FW_CFG_DMA_CTL_ERROR", "FW_CFG_DMA_CTL_SELECT", "FW_CFG_DMA_CTL_KEY_SHIFT"),
+    )
+    return {
+        **fw_cfg.FW_CFG_FILE.symbols(),
+        **fw_cfg.FW_CFG_DMA.symbols(),
+        **{name: getattr(fw_cfg, name) for name in names},
+        **reads,
+        "FW_CFG_READ_ON": read_on,
+        "FW_CFG_SIGNATURE_VALUE": _little(fw_cfg.FW_CFG_SIGNATURE_DATA),
+        "FW_CFG_DMA_SIGNATURE_VALUE": _little(fw_cfg.FW_CFG_DMA_SIGNATURE[:4]),
+        "FW_CFG_DMA_POLLS": _FW_CFG_DMA_POLLS,
+        "FW_CFG_DIR_CHUNK": machines.FW_CFG_DIR_CHUNK,
+        "FW_CFG_MAX_E820": machines.FW_CFG_MAX_E820,
+        "E820_FILE_0": _little(fw_cfg.E820_FILE[:4]),
+        "E820_FILE_4": _little(fw_cfg.E820_FILE[4:]),
+        "FW_CFG_DMA_PADDR": control.start,
+        "FW_CFG_DMA_PADDR_SWAPPED": _little(control.start.to_bytes(4, "big")),
+        "FW_CFG_WORD_PADDR": words,
+        "ENTRY_POINTER": words + 4,
+        "TRANSFER_PADDR": transfer.start,
+        "CMDLINE_MAX": machines.CMDLINE_MAX,
+        "LOW_ROM_START": low_rom.start,
+        "LOW_ROM_END": low_rom.end,
+        "ROM_PADDR": rom_span(rom_size).start,
+        "ROM_SIZE": rom_size,
+    }
+
+
+def firmware_symbols(spec: MachineSpec, verbose: bool, rom_size: int) -> dict[str, int]:
+    """All symbols of a firmware for this machine, in a ROM of `rom_size` bytes."""
     low = spec.low
     posts = {name: value for name, value in vars(firmware).items() if name.startswith("POST_")}
     return {
         **abi_symbols(),
         **_gdt_symbols(),
-        **_params_symbols(),
+        **(_params_symbols() if spec.source == firmware.PARAMS else _fw_cfg_symbols(spec, rom_size)),
         **posts,
         "VERBOSE": int(verbose),
+        "ROM_MARK_VALUE": _little(firmware.ROM_MARK),
         "GDT_PADDR": low.gdt.start,
         "STACK_TOP": low.stack.end,
         "START_INFO_PADDR": low.start_info.start,

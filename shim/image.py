@@ -6,7 +6,7 @@ from importlib import resources
 from typing import Any, Final
 
 from .abi import params
-from .abi.firmware import PANICS, panic_message
+from .abi.firmware import FW_CFG, PANICS, PARAMS, panic_message
 from .abi.x86 import ADDRESS_4G, RESET_VECTOR
 from .assembler import Assembly, assemble
 from .blob import Blob
@@ -17,11 +17,18 @@ from .source import Unit
 from .stage import SLOTS, Stage
 from .version import VERSION
 
-# The phases in the order in which the CPU walks them, then what they jump to, then data.
-_PHASES: Final = ("realmode.s", "flat32.s", "params.s", "memmap.s", "start_info.s")
+# By where a firmware learns what to boot: the phases in the order in which the CPU walks them, then what they jump to, then
+# data.
+_PHASES: Final = {
+    PARAMS: ("realmode.s", "flat32.s", "params.s", "memmap.s", "modules.s", "start_info.s"),
+    FW_CFG: ("realmode.s", "flat32.s", "fw_cfg.s", "e820.s", "fw_cfg_kernel.s", "start_info.s"),
+}
 _STAGE: Final = "stage.s"
 _STAGE_END: Final = "stage_end.s"
-_ENDING: Final = ("handoff.s", "panic.s", "tables.s")
+_ENDING: Final = {
+    PARAMS: ("handoff.s", "params_panics.s", "panic.s", "tables.s"),
+    FW_CFG: ("handoff.s", "fw_cfg_read.s", "fw_cfg_panics.s", "panic.s", "tables.s", "fw_cfg_tables.s"),
+}
 _RESET: Final = "reset.s"
 STAGE_LABELS: Final = {"before-handoff": "stage_before_handoff"}
 assert tuple(STAGE_LABELS) == SLOTS
@@ -49,20 +56,21 @@ def build(
         raise BootError(f"a ROM of {size} bytes is not possible: it takes a multiple of 64 KiB, 64 KiB to 16 MiB")
     if len({stage.slot for stage in stages}) != len(stages):
         raise BootError("each stage slot takes one stage")
-    assembly = assemble(firmware_units(stages, sources or {}), firmware_symbols(spec, verbose))
+    assembly = assemble(firmware_units(spec, stages, sources or {}), firmware_symbols(spec, verbose, size))
     _require_room(assembly, stages)
     rom = bytearray(size)
     paddr = rom_span(size).start
-    at = PARAMS_PADDR - paddr
-    rom[at : at + len(params.EMPTY_PARAMS)] = params.EMPTY_PARAMS
+    if spec.source == PARAMS:
+        at = PARAMS_PADDR - paddr
+        rom[at : at + len(params.EMPTY_PARAMS)] = params.EMPTY_PARAMS
     for address, data in assembly.pieces:
         rom[address - paddr : address - paddr + len(data)] = data
     return Blob(bytes(rom), assembly.labels, assembly.listing, _manifest(spec, stages, verbose, bytes(rom), assembly))
 
 
-def firmware_units(stages: Sequence[Stage], sources: Mapping[str, str]) -> list[Unit]:
+def firmware_units(spec: MachineSpec, stages: Sequence[Stage], sources: Mapping[str, str]) -> list[Unit]:
     """The source files of a firmware in order, as `build` assembles them."""
-    names = ["macros.s", *_PHASES, *([_STAGE] if stages else []), *_ENDING]
+    names = ["macros.s", *_PHASES[spec.source], *([_STAGE] if stages else []), *_ENDING[spec.source]]
     unknown = set(sources) - {*names, _RESET}
     if unknown:
         raise BootError(f"the firmware has no source file {', '.join(sorted(unknown))}")
@@ -71,7 +79,7 @@ def firmware_units(stages: Sequence[Stage], sources: Mapping[str, str]) -> list[
         return sources[name] if name in sources else asm_source(name)
 
     units = [Unit(names[0], text(names[0]), CODE_ORIGIN), *(Unit(name, text(name)) for name in names[1:])]
-    units.append(Unit("panics.s", _panic_records()))
+    units.append(Unit("panics.s", _panic_records(spec)))
     for stage in stages:
         label = STAGE_LABELS[stage.slot]
         units += [
@@ -99,10 +107,10 @@ def _require_room(assembly: Assembly, stages: Sequence[Stage]) -> None:
         raise AssemblyError(f"{_RESET}: {end - RESET_VECTOR} bytes do not fit: there are {ADDRESS_4G - RESET_VECTOR}")
 
 
-def _panic_records() -> str:
-    """Each panic as panic.s reads it: code, length of the text in bytes, text."""
+def _panic_records(spec: MachineSpec) -> str:
+    """Each panic of this firmware as panic.s reads it: code, length of the text in bytes, text."""
     lines = ["# Generated from abi/firmware.py."]
-    for panic in PANICS:
+    for panic in (panic for panic in PANICS if spec.source in panic.sources):
         text = panic_message(panic) + "\n"
         escaped = text.replace("\n", "\\n")
         lines += [f"panic_{panic.name}:", f"    .byte {panic.code:#x}, {len(text)}", f'    .ascii "{escaped}"']
@@ -110,6 +118,7 @@ def _panic_records() -> str:
 
 
 def _manifest(spec: MachineSpec, stages: Sequence[Stage], verbose: bool, rom: bytes, assembly: Assembly) -> dict[str, Any]:
+    block = {"paddr": hex(PARAMS_PADDR), "max_size": params.PARAMS_MAX_SIZE, "version": params.PARAMS_VERSION}
     return {
         "pvhboot": VERSION,
         "machine": spec.name,
@@ -120,10 +129,13 @@ def _manifest(spec: MachineSpec, stages: Sequence[Stage], verbose: bool, rom: by
         ],
         "rom": {"paddr": hex(rom_span(len(rom)).start), "size": len(rom), "sha256": hashlib.sha256(rom).hexdigest()},
         "code_bytes": sum(len(data) for _, data in assembly.pieces),
-        "params": {"paddr": hex(PARAMS_PADDR), "max_size": params.PARAMS_MAX_SIZE, "version": params.PARAMS_VERSION},
-        "low_memory": [{"name": span.name, "start": hex(span.start), "end": hex(span.end)} for span in spec.low],
+        **({"params": block} if spec.source == PARAMS else {}),
+        "low_memory": [{"name": span.name, "start": hex(span.start), "end": hex(span.end)} for span in spec.low.spans()],
         "spec": {
+            "source": spec.source,
             "low_ram_max": hex(spec.low_ram_max),
+            "low_rom_max": hex(spec.low_rom_max),
+            "rom_writable": spec.rom_writable,
             "ram_min": hex(spec.ram_min),
             "ram_max": hex(spec.ram_max),
             "unclaimed": spec.unclaimed,

@@ -1,11 +1,13 @@
 """The machines, as validated data: the only place where they differ. A20 is open at reset on all of them.
 
-Today there is one, `bare`: RAM, a ROM and no device that the firmware needs.
+`bare` is RAM, a ROM and no device that the firmware needs. `microvm` is QEMU's machine of that name with acpi=off and one CPU
+(QEMU hw/i386/microvm.c, x86.c).
 """
 
 from typing import Final, NamedTuple
 
-from .abi import params, pvh
+from .abi import e820, fw_cfg, params, pvh
+from .abi.firmware import FW_CFG, PARAMS
 from .abi.x86 import ADDRESS_4G, DESC_SIZE, RESET_CS_BASE
 from .errors import BootError
 
@@ -29,9 +31,17 @@ class Span(NamedTuple):
         """Bytes."""
         return self.end - self.start
 
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Start and end: what spans are sorted by."""
+        return self.start, self.end
+
 
 class LowMemory(NamedTuple):
-    """Where the firmware keeps its data in RAM, all of it below 1 MiB and none of it at 0."""
+    """Where the firmware keeps its data in RAM, all of it below 1 MiB and none of it at 0.
+
+    `control` (the DMA descriptor and single items) and `transfer` (directory, then e820) are for fw_cfg; None without.
+    """
 
     gdt: Span
     stack: Span
@@ -39,44 +49,85 @@ class LowMemory(NamedTuple):
     modlist: Span
     memmap: Span
     strings: Span
+    control: Span | None = None
+    transfer: Span | None = None
+
+    def spans(self) -> tuple[Span, ...]:
+        """Those that there are."""
+        return tuple(span for span in self if span is not None)
 
 
 class MachineSpec(NamedTuple):
     """A machine: what the firmware is specialised for and what the board models.
 
-    `low_ram_max`: RAM above this physical address continues at 4 GiB. `unclaimed`: what an access that nobody answers
-    does ("ones": reads give all ones and writes are dropped, as on a PC; "stop": it ends the run).
+    `source`: how the firmware learns what to boot (PARAMS or FW_CFG). `low_ram_max`: RAM above this physical address
+    continues at 4 GiB. `low_rom_max`: so many bytes of the ROM's end, at most, lie below 1 MiB too. `rom_writable`: a store
+    to the ROM changes it. `unclaimed`: what an access that nobody answers does ("ones": reads give all ones and writes are
+    dropped, as on a PC; "stop": it ends the run).
     """
 
     name: str
+    source: str
     low: LowMemory
     low_ram_max: int
+    low_rom_max: int
+    rom_writable: bool
     ram_min: int
     ram_max: int
     unclaimed: str
 
 
 GDT_ENTRIES: Final = 4
+MAX_MODULES: Final = {PARAMS: params.PARAMS_MAX_MODULES, FW_CFG: 1}
 
-_LOW: Final = LowMemory(
-    gdt=Span("firmware GDT", 0x1000, 0x1000 + GDT_ENTRIES * DESC_SIZE),
+FW_CFG_DIR_CHUNK: Final = 40  # directory entries that are read at once: QEMU's directories hold fewer
+# What the firmware adds to the host's map: RAM below the low copy of the ROM, that copy, the ROM.
+FW_CFG_MAX_E820: Final = pvh.MEMMAP_MAX_ENTRIES - 3
+CMDLINE_MAX: Final = 32 * KIB  # bytes, with the terminator
+
+_GDT: Final = Span("firmware GDT", 0x1000, 0x1000 + GDT_ENTRIES * DESC_SIZE)
+_BARE_LOW: Final = LowMemory(
+    gdt=_GDT,
     stack=Span("firmware stack", 0x2000, 0x3000),
     start_info=Span("start_info", 0x6000, 0x6000 + pvh.HVM_START_INFO.size),
-    modlist=Span("module list", 0x6040, 0x6040 + params.PARAMS_MAX_MODULES * pvh.HVM_MODLIST_ENTRY.size),
+    modlist=Span("module list", 0x6040, 0x6040 + MAX_MODULES[PARAMS] * pvh.HVM_MODLIST_ENTRY.size),
     memmap=Span("memory map", 0x7000, 0x7000 + pvh.MEMMAP_MAX_ENTRIES * pvh.HVM_MEMMAP_ENTRY.size),
     strings=Span("command lines", 0x20000, 0x20000 + params.PARAMS_MAX_SIZE),
 )
 
 BARE: Final = MachineSpec(
     name="bare",
-    low=_LOW,
+    source=PARAMS,
+    low=_BARE_LOW,
     low_ram_max=3 * GIB,
+    low_rom_max=0,
+    rom_writable=False,
     ram_min=16 * MIB,
     ram_max=1024 * GIB,
     unclaimed="ones",
 )
 
-MACHINES: Final = {spec.name: spec for spec in (BARE,)}
+_DIRECTORY_BYTES: Final = fw_cfg.FW_CFG_FILE_COUNT_BYTES + FW_CFG_DIR_CHUNK * fw_cfg.FW_CFG_FILE.size
+_TRANSFER_BYTES: Final = max(_DIRECTORY_BYTES, FW_CFG_MAX_E820 * e820.E820_ENTRY.size)
+
+MICROVM: Final = MachineSpec(
+    name="microvm",
+    source=FW_CFG,
+    low=_BARE_LOW._replace(
+        modlist=Span("module list", 0x6040, 0x6040 + MAX_MODULES[FW_CFG] * pvh.HVM_MODLIST_ENTRY.size),
+        strings=Span("command line", 0x20000, 0x20000 + CMDLINE_MAX),
+        control=Span("fw_cfg control", _GDT.end, _GDT.end + fw_cfg.FW_CFG_DMA.size + 2 * 4),
+        transfer=Span("fw_cfg transfer", 0x3000, 0x3000 + _TRANSFER_BYTES),
+    ),
+    low_ram_max=3 * GIB,
+    low_rom_max=128 * KIB,
+    rom_writable=True,
+    ram_min=16 * MIB,
+    ram_max=1024 * GIB,
+    unclaimed="ones",
+)
+
+MACHINES: Final = {spec.name: spec for spec in (BARE, MICROVM)}
 
 
 def machine(name: str) -> MachineSpec:
@@ -98,6 +149,21 @@ def ram_spans(spec: MachineSpec, size: int) -> tuple[Span, ...]:
 def rom_span(size: int) -> Span:
     """A ROM of `size` bytes: it ends at 4 GiB, so that the reset vector lies in it."""
     return Span("ROM", ADDRESS_4G - size, ADDRESS_4G)
+
+
+def low_rom_span(spec: MachineSpec, rom_size: int) -> Span | None:
+    """Where the end of a ROM of `rom_size` bytes lies below 1 MiB, in place of RAM; None on a machine without."""
+    size = min(rom_size, spec.low_rom_max)
+    return Span("low ROM", MIB - size, MIB) if size else None
+
+
+def visible_ram(spec: MachineSpec, size: int, rom_size: int) -> tuple[Span, ...]:
+    """The RAM that is left beside the low copy of the ROM."""
+    first, *rest = ram_spans(spec, size)
+    rom = low_rom_span(spec, rom_size)
+    if rom is None:
+        return (first, *rest)
+    return (Span("low RAM", first.start, rom.start), first._replace(start=rom.end), *rest)
 
 
 CODE_ORIGIN: Final = ADDRESS_4G - params.PARAMS_FROM_END + params.PARAMS_MAX_SIZE

@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,16 @@ def kvm_problem() -> str | None:
     except OSError as error:
         return f"/dev/kvm: {error.strerror}"
     return None
+
+
+QEMU = "qemu-system-x86_64"
+
+
+def qemu_problem(accel: str = "tcg") -> str | None:
+    """Why QEMU cannot be used here with that accelerator; None if it can."""
+    if shutil.which(QEMU) is None:
+        return f"no {QEMU}"
+    return kvm_problem() if accel == "kvm" else None
 
 
 @contextmanager

@@ -1,12 +1,16 @@
 """Broken firmwares, each with one classic mistake, and what must be said of it. One table, for whoever needs it.
 
-A mutant replaces a piece of one of the firmware's source files. `clauses` are all clauses that the check must name, in its
-order; `fault` is the label at or behind which the run must end in a fault instead.
+A mutant replaces a piece of one of the source files of a machine's firmware. `clauses` are all clauses that the check must
+name, in its order; `fault` is the label at or behind which the run must end in a fault instead, `panic` the panic in which.
+
+Some are found out only in a machine without DMA (`dma` False), with RAM that holds anything after power on (`dirty`), or with
+an initrd whose first transfer is `refused`.
 """
 
 from typing import NamedTuple
 
 from pvhboot.shim.image import asm_source
+from pvhboot.shim.machines import BARE, MICROVM, MachineSpec
 
 
 class Mutant(NamedTuple):
@@ -16,6 +20,11 @@ class Mutant(NamedTuple):
     new: str
     clauses: tuple[str, ...] = ()
     fault: str = ""
+    panic: str = ""
+    machine: MachineSpec = BARE
+    dma: bool = True
+    dirty: bool = False
+    refused: bool = False
 
     def sources(self) -> dict[str, str]:
         """What `build` takes as `sources`; fails if the firmware no longer has the piece, exactly once."""
@@ -28,15 +37,16 @@ ENTRY = 0x40000  # of the kernel that the mutants boot: below 1 MiB, where a seg
 
 _LTR = "    mov eax, SEL_TSS\n    ltr ax\n"
 _EBX = "    mov ebx, START_INFO_PADDR\n"
-_JUMP = "    jmp dword ptr [PARAMS_PADDR + PARAMS_HEADER_ENTRY]\n"
+_JUMP = "    jmp dword ptr [ENTRY_POINTER]\n"
 _FAR_JUMP = f"    ljmp SEL_CODE32, {ENTRY:#x}\n"
 _NO_START_INFO = (
     ("start_info.location", "start_info.magic", "start_info.fields", "memmap.location", "memmap.count", "memmap.ram")
     + ("modules.list", "cmdline", "memory.disjoint")
 )  # fmt: skip
 _MTRR = "    wrmsr\n"
+_COUNT = "    mov dword ptr [edi + HVM_START_INFO_MEMMAP_ENTRIES], ebx\n"
 
-MUTANTS = (
+_BARE_MUTANTS = (
     # Before the handoff such a CS cannot even reach this ROM; a firmware that reloads it last gets to a kernel below 1 MiB.
     Mutant("cs-limit-without-g", "handoff.s", _JUMP, "    and byte ptr [GDT_PADDR + 14], 0x7f\n" + _FAR_JUMP, ("cpu.cs",)),
     Mutant("cs-16-bit", "handoff.s", _JUMP, "    and byte ptr [GDT_PADDR + 14], 0xbf\n" + _FAR_JUMP, ("cpu.cs",)),
@@ -72,15 +82,15 @@ MUTANTS = (
     Mutant(
         "memmap-count-one-too-many",
         "start_info.s",
-        "    mov dword ptr [edi + HVM_START_INFO_MEMMAP_ENTRIES], eax\n",
-        "    inc eax\n    mov dword ptr [edi + HVM_START_INFO_MEMMAP_ENTRIES], eax\n",
+        _COUNT,
+        "    inc ebx\n" + _COUNT,
         ("memmap.count", "memmap.entries", "memmap.sorted"),
     ),
     Mutant(
         "memmap-count-one-too-few",
         "start_info.s",
-        "    mov dword ptr [edi + HVM_START_INFO_MEMMAP_ENTRIES], eax\n",
-        "    dec eax\n    mov dword ptr [edi + HVM_START_INFO_MEMMAP_ENTRIES], eax\n",
+        _COUNT,
+        "    dec ebx\n" + _COUNT,
         ("memmap.count",),
     ),
     Mutant(
@@ -99,7 +109,7 @@ MUTANTS = (
         _NO_START_INFO,
     ),
     Mutant("store-to-rom", "handoff.s", _EBX, "    mov dword ptr [rom_gdt], 1\n" + _EBX, ("rom.unwritten",)),
-    Mutant("cmdline-dropped", "start_info.s", "], STRINGS_PADDR\nstart_info_done", "], 0\nstart_info_done", ("cmdline",)),
+    Mutant("cmdline-dropped", "start_info.s", "CMDLINE_PADDR], esi", "CMDLINE_PADDR], 0", ("cmdline",)),
     Mutant(
         "kernel-overwritten",
         "handoff.s",
@@ -122,3 +132,66 @@ MUTANTS = (
         fault="start_info_done",
     ),
 )
+
+
+def _microvm(name: str, file: str, old: str, new: str, *clauses: str, panic: str = "", **more: bool) -> Mutant:
+    return Mutant(name, file, old, new, clauses, panic=panic, machine=MICROVM, **more)
+
+
+_SELECT_E820 = "    mov ax, FW_CFG_READ_ON | FW_CFG_DMA_CTL_SELECT # ...over the reserved field in the lower\n"
+_CUT = """\
+    sub dword ptr [esi + E820_ENTRY_SIZE], LOW_ROM_END
+    sbb dword ptr [esi + E820_ENTRY_SIZE + 4], eax
+"""
+_HIGH_ROM = """\
+    mov esi, offset rom_memmap_high
+    mov ecx, SIZEOF_HVM_MEMMAP_ENTRY / 4
+    rep movsd
+"""
+_LOW_ROM = "    .quad LOW_ROM_START, LOW_ROM_END - LOW_ROM_START\n    .long MEMMAP_TYPE_"
+_MOVED = "    mov dword ptr [esi + E820_ENTRY_ADDR], LOW_ROM_END\n"
+_KEY = "    bswap eax                           # the key"
+_LINE = "    mov esi, edi\ncmdline_done"
+_FETCH = "    mov edi, dword ptr [MODLIST_PADDR + HVM_MODLIST_ENTRY_PADDR]\n    call ebp\n"
+_REST = "(SIZEOF_HVM_MODLIST_ENTRY - HVM_MODLIST_ENTRY_CMDLINE_PADDR) / 4\n"
+_SIZE = "    mov edi, MODLIST_PADDR + HVM_MODLIST_ENTRY_SIZE\n"
+
+_MICROVM_MUTANTS = (
+    # What fw_cfg says in big-endian order, and what it wants so.
+    _microvm("file-size-not-swapped", "e820.s", "    bswap ecx\n", "", panic="E820_COUNT"),
+    _microvm("file-count-not-swapped", "e820.s", "    bswap ebx\n", "", panic="FW_CFG_FILES"),
+    _microvm("file-key-not-swapped", "e820.s", _KEY, "    # the key", panic="E820_LOW"),
+    _microvm("dma-register-not-swapped", "fw_cfg_read.s", "FW_CFG_DMA_PADDR_SWAPPED", "FW_CFG_DMA_PADDR", panic="FW_CFG_DMA"),
+    _microvm("dma-address-not-swapped", "fw_cfg_read.s", "mov eax, edi\n    bswap eax\n", "mov eax, edi\n", panic="NO_E820"),
+    # The protocol.
+    _microvm("dma-never-started", "fw_cfg_read.s", "edx, FW_CFG_DMA_LOW_PORT", "edx, FW_CFG_DMA_PORT", panic="FW_CFG_DMA"),
+    _microvm("dma-error-ignored", "fw_cfg_read.s", "jnz fw_cfg_dma_failed", "jnz 2f", "memory.payload", refused=True),
+    _microvm("pio-moves-the-pointer", "fw_cfg_read.s", "    pop edi\n", "    pop eax\n", panic="NO_FW_CFG", dma=False),
+    _microvm("file-not-selected", "e820.s", _SELECT_E820, "    mov ax, FW_CFG_READ_ON\n", panic="E820_LOW"),
+    # The memory map.
+    _microvm(
+        "memmap-count-one-too-many",
+        "e820.s",
+        "    mov ebx, eax\n",
+        "    lea ebx, [eax + 1]\n",
+        *("memmap.count", "memmap.entries", "memmap.sorted"),
+    ),
+    _microvm("memmap-unsorted", "e820.s", "e820_sort:\n", "    jmp e820_sorted\ne820_sort:\n", "memmap.sorted", "memmap.plan"),
+    _microvm("low-rom-as-ram", "fw_cfg_tables.s", _LOW_ROM + "RESERVED", _LOW_ROM + "RAM", "memmap.ram", "memmap.plan"),
+    _microvm("rom-left-out", "e820.s", _HIGH_ROM, "", "memmap.count", "memmap.plan"),
+    _microvm("ram-from-0-left-there", "e820.s", _MOVED, "", panic="E820_OVERLAP"),
+    _microvm("ram-from-0-not-cut", "e820.s", _CUT, "", "memmap.ram", "memmap.plan"),
+    # The ROM can be written here, so nobody sees a store to it: only what it has changed.
+    _microvm("store-to-rom", "handoff.s", _EBX, "    mov dword ptr [rom_gdt], 1\n" + _EBX, "rom.unwritten"),
+    _microvm("store-to-low-rom", "handoff.s", _EBX, "    mov dword ptr [LOW_ROM_START], 1\n" + _EBX, "rom.unwritten"),
+    # Command line and initrd.
+    _microvm("cmdline-one-too-far", "fw_cfg_kernel.s", _LINE, "    lea esi, [edi + 1]\ncmdline_done", "cmdline"),
+    _microvm("cmdline-size-as-its-address", "fw_cfg_kernel.s", _LINE, "cmdline_done", "cmdline"),
+    _microvm("initrd-size-forgotten", "fw_cfg_kernel.s", _SIZE, "    mov edi, FW_CFG_WORD_PADDR\n", panic="INITRD_RAM"),
+    _microvm("initrd-not-told", "fw_cfg_kernel.s", "mov edx, 1\ninitrd_done", "xor edx, edx\ninitrd_done", "modules.list"),
+    _microvm("initrd-not-fetched", "fw_cfg_kernel.s", _FETCH, "", "memory.payload"),
+    _microvm("initrd-a-byte-short", "fw_cfg_kernel.s", _FETCH, "    dec ecx\n" + _FETCH, "memory.payload"),
+    _microvm("modlist-rest-not-cleared", "fw_cfg_kernel.s", _REST + "    rep stosd\n", _REST, "modules.entries", dirty=True),
+)
+
+MUTANTS = _BARE_MUTANTS + _MICROVM_MUTANTS

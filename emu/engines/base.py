@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
+from pvhboot.shim.abi.e820 import E820Entry
 from pvhboot.shim.abi.x86 import EFLAGS_IF
 
 from ..board import Board
@@ -41,17 +42,17 @@ class Limits(NamedTuple):
 
 class Stop(NamedTuple):
     """How a run ended: a word of `reasons`, the words for a person, the linear address of the next (or the faulting)
-    instruction, and the value that the guest left with (EXIT)."""
+    instruction (None: unknown), and the value that the guest left with (EXIT)."""
 
     reason: str
     detail: str
-    rip: int
+    rip: int | None
     value: int | None = None
 
 
 class Run(NamedTuple):
-    """The end of a run: why, the CPU's registers then, and counts (instructions only to the handoff, and only where the
-    engine can count them)."""
+    """The end of a run: why, the CPU's registers then (empty: unknown), and counts (instructions only to the handoff; each
+    only where the engine can count it)."""
 
     stop: Stop
     registers: Mapping[str, int]
@@ -59,9 +60,13 @@ class Run(NamedTuple):
 
 
 class Engine(Protocol):
-    """Executes a Board from the reset vector. `on_handoff` is called once, with the guest stopped at the kernel's entry."""
+    """Executes a Board from the reset vector. `on_handoff` is called once, with the guest stopped at the kernel's entry.
+
+    `host_reserved` is what the host adds to the memory map that fw_cfg tells: a plan for this engine has it.
+    """
 
     name: str
+    host_reserved: tuple[E820Entry, ...]
 
     def run(self, board: Board, until: Until, limits: Limits, on_handoff: Callable[[Handoff], None]) -> Run:
         """Raises BootError for what the host lacks; everything that the guest does ends in a Run."""

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any, Final
 
 from pvhboot.shim.abi import x86
+from pvhboot.shim.abi.e820 import E820Entry
 from pvhboot.shim.errors import BootError
 
 from ..board import Board
@@ -48,6 +49,7 @@ class UnicornEngine:
     """Executes a Board under Unicorn."""
 
     name = "unicorn"
+    host_reserved: tuple[E820Entry, ...] = ()
 
     def run(self, board: Board, until: Until, limits: Limits, on_handoff: Callable[[Handoff], None]) -> Run:
         """See engines.base.Engine."""
@@ -80,6 +82,7 @@ class UnicornMachine:
         self.uc.ctl_set_exits([])
         self._map()
         self._hook()
+        board.memory.listeners.append(self._on_host_write)
         write_reset_state(self.uc)
 
     def run(self, until: Until, on_handoff: Callable[[Handoff], None]) -> Run:
@@ -204,6 +207,10 @@ class UnicornMachine:
         self._board.bus.memory_write(address, size, value & (1 << 8 * size) - 1)
         self._after_access()
         return True
+
+    def _on_host_write(self, paddr: int, size: int) -> None:
+        """A device has written to memory: what was translated from there is no longer what lies there."""
+        self.uc.ctl_remove_cache(paddr, paddr + size)
 
     def _on_exception(self, _uc: Any, vector: int, _data: Any) -> None:
         name = _VECTOR_NAMES.get(vector, f"interrupt {vector:#x}")

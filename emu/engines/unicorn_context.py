@@ -25,8 +25,6 @@ _END: Final = _EFER + 8
 _ORDER: Final = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr", "gdtr", "idtr")
 _SEGMENT: Final = struct.Struct("<IIQII")  # selector, padding, base, limit, flags
 
-# QEMU keeps the attributes where the descriptor's upper half has them.
-_FLAG_SHIFT: Final = 32
 _HFLAGS_REAL_MODE: Final = 0x40  # HF_ADDSEG
 
 
@@ -51,22 +49,7 @@ def _flags(segment: Segment) -> int:
         (segment.g, x86.DESC_G),
     ):
         bits |= bit if present else 0
-    return bits >> _FLAG_SHIFT
-
-
-def _segment(selector: int, base: int, limit: int, flags: int) -> Segment:
-    bits = flags << _FLAG_SHIFT
-    return Segment(
-        selector & 0xFFFF,
-        base,
-        limit,
-        bits >> x86.DESC_TYPE_SHIFT & 0xF,
-        bool(bits & x86.DESC_S),
-        bool(bits & x86.DESC_P),
-        bool(bits & x86.DESC_DB),
-        bool(bits & x86.DESC_L),
-        bool(bits & x86.DESC_G),
-    )
+    return bits >> x86.ATTRIBUTE_SHIFT
 
 
 def read_context(uc: Any) -> CpuContext:
@@ -76,7 +59,7 @@ def read_context(uc: Any) -> CpuContext:
     tables: dict[str, tuple[int, int]] = {}
     for index, name in enumerate(_ORDER):
         selector, _, base, limit, flags = _SEGMENT.unpack_from(data, _SEGMENTS + index * _SEGMENT.size)
-        segments[name] = _segment(selector, base, limit, flags)
+        segments[name] = x86.segment_from_attributes(selector, base, limit, flags)
         tables[name] = (base, limit)
     return CpuContext(segments, *tables["gdtr"], *tables["idtr"], struct.unpack_from("<5Q", data, _CR))
 

@@ -8,7 +8,7 @@ from ..session import Outcome
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
     """Engine, stop, handoff, start_info, memmap, modules, cmdline, findings, blob and counts."""
     stop, handoff, tables = outcome.run.stop, outcome.handoff, outcome.tables
-    place = outcome.blob.locate(stop.rip)
+    place = None if stop.rip is None else outcome.blob.locate(stop.rip)
     return {
         "ok": outcome.ok,
         "engine": outcome.engine,

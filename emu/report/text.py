@@ -1,11 +1,13 @@
 """The outcome of a boot, and a plan, as text for a person."""
 
+from collections.abc import Mapping
+
 from pvhboot.loader.plan import BootPlan
 from pvhboot.loader.sizes import show_size
 from pvhboot.shim.abi import x86
 from pvhboot.shim.abi.pvh import MEMMAP_TYPE_NAMES
 from pvhboot.shim.blob import Blob
-from pvhboot.shim.machines import Span, rom_span
+from pvhboot.shim.machines import Span
 
 from ..check import OK
 from ..engines.base import describe_stop
@@ -15,50 +17,55 @@ from ..session import Outcome
 _CODE_BYTES = 15  # the longest x86 instruction
 
 
-def header(plan: BootPlan, engine: str, blob: Blob) -> str:
-    """One line: what is about to run where."""
-    ram = show_size(sum(span.size for span in plan.ram))
+def subject_text(plan: BootPlan, blob: Blob) -> str:
+    """One line: what is about to run."""
     return (
-        f"{plan.kernel.path} ({plan.kernel.kind}, entry {plan.entry:#x}) on {plan.spec.name} with {ram}, "
-        f"engine {engine}, firmware {blob.sha256[:12]}"
+        f"{plan.kernel.path} ({plan.kernel.kind}, entry {plan.entry:#x}) on {plan.spec.name} with {show_size(plan.ram_size)}, "
+        f"firmware {blob.sha256[:12]}"
     )
 
 
 def _range(start: int, size: int) -> str:
+    if not size:
+        return f"{start:#014x}, empty     "
     return f"{start:#014x}-{start + size - 1:#014x}"
 
 
 def plan_text(plan: BootPlan) -> str:
     """The plan as a memory map: what lies where, and what is free between."""
     lines = [f"{plan.kernel.path}: {plan.kernel.kind}, PVH entry {plan.entry:#x}"]
-    if plan.cmdline is not None:
+    if plan.cmdline:
         lines.append(f"command line: {plan.cmdline.decode(errors='replace')}")
     lines.append("")
     at = 0
     rows: list[tuple[str, Span]] = []
-    for ram in plan.ram:
-        if ram.start > at:
-            rows.append(("hole", Span("", at, ram.start)))
-        inside = [span for span in plan.spans if ram.start <= span.start and span.end <= ram.end]
-        at = ram.start
-        for span in inside:
-            if span.start > at:
-                rows.append(("RAM", Span("free", at, span.start)))
-            rows.append(("RAM", span))
-            at = span.end
-        if at < ram.end:
-            rows.append(("RAM", Span("free", at, ram.end)))
-        at = ram.end
-        if ram is plan.ram[0]:
-            rom = rom_span(len(plan.rom))
-            rows += [("hole", Span("", at, rom.start)), ("ROM", Span("firmware", rom.start, rom.end))]
-            at = rom.end
+    inside = [span for span in plan.spans if any(ram.start <= span.start and span.end <= ram.end for ram in plan.ram)]
+    for area in sorted([*plan.ram, *(span for span in plan.spans if span not in inside)], key=lambda span: span.bounds):
+        if area.start > at:
+            rows.append(("hole", Span("", at, area.start)))
+        rows += _ram_rows(area, inside) if area in plan.ram else [("ROM", area)]
+        at = area.end
     lines += [
         f"{_range(span.start, span.size)}  {kind:<4}  {show_size(span.size):>16}  {span.name}".rstrip() for kind, span in rows
     ]
-    lines += ["", "told to the guest (e820):"]
-    lines += [f"{_range(e.addr, e.size)}  {_type_name(e.type):<8}  {show_size(e.size)}" for e in plan.memmap]
+    if plan.memmap is not None:
+        lines += ["", "told to the guest (e820):"]
+        lines += [f"{_range(e.addr, e.size)}  {_type_name(e.type):<8}  {show_size(e.size)}" for e in plan.memmap]
     return "\n".join(lines)
+
+
+def _ram_rows(ram: Span, pieces: list[Span]) -> list[tuple[str, Span]]:
+    """What lies in a span of RAM, and what is free between."""
+    rows: list[tuple[str, Span]] = []
+    at = ram.start
+    for span in (piece for piece in pieces if ram.start <= piece.start and piece.end <= ram.end):
+        if span.start > at:
+            rows.append(("RAM", Span("free", at, span.start)))
+        rows.append(("RAM", span))
+        at = span.end
+    if at < ram.end:
+        rows.append(("RAM", Span("free", at, ram.end)))
+    return rows
 
 
 def outcome_text(outcome: Outcome, verbose: bool) -> str:
@@ -81,22 +88,19 @@ def _handoff_lines(outcome: Outcome) -> list[str]:
     assert handoff is not None
     assert tables is not None
     registers = handoff.registers
-    counts = handoff.counts
-    executed = f"{counts['instructions']} instructions, " if "instructions" in counts else ""
-    accesses = sum(counts.get(kind, 0) for kind in ("in", "out", "read", "write"))
     bits = " ".join(name for bit, name in x86.CR0_NAMES.items() if registers["cr0"] & bit)
     tr = handoff.segments["tr"]
     lines = [
-        f"handoff at {registers['eip']:#x}, after {executed}{accesses} device access{'' if accesses == 1 else 'es'}",
+        f"handoff at {registers['eip']:#x}{cost_text(handoff.counts)}",
         f"  ebx {registers['ebx']:#x}   cr0 {registers['cr0']:#x} ({bits})   cr4 {registers['cr4']:#x}   "
         f"eflags {registers['eflags']:#x}   tr {tr.selector:#x} base {tr.base:#x} limit {tr.limit:#x}",
     ]
-    lines += [
-        f"  {name} {segment.selector:#06x} base {segment.base:#x} limit {segment.limit:#x} "
-        f"{'32-bit' if segment.db else '16-bit'} {'code' if segment.type & x86.TYPE_CODE else 'data'}"
-        for name, segment in handoff.segments.items()
-        if name in ("cs", "ds", "es", "ss")
-    ]
+    for name in ("cs", "ds", "es", "ss"):
+        segment = handoff.segments[name]
+        lines.append(
+            f"  {name} {segment.selector:#06x} base {segment.base:#x} limit {segment.limit:#x} "
+            f"{'32-bit' if segment.db else '16-bit'} {'code' if segment.type & x86.TYPE_CODE else 'data'}"
+        )
     info = tables.start_info
     if info is not None:
         lines.append(
@@ -114,6 +118,15 @@ def _handoff_lines(outcome: Outcome) -> list[str]:
     if tables.cmdline is not None:
         lines.append(f"    cmdline {tables.cmdline.decode(errors='replace')!r}")
     return lines
+
+
+def cost_text(counts: Mapping[str, int]) -> str:
+    """What it took, as far as the engine has counted, as the end of a phrase."""
+    if not counts:
+        return ""
+    executed = f"{counts['instructions']} instructions, " if "instructions" in counts else ""
+    accesses = sum(counts.get(kind, 0) for kind in ("in", "out", "read", "write"))
+    return f", after {executed}{accesses} device access{'' if accesses == 1 else 'es'}"
 
 
 def _type_name(kind: int) -> str:
@@ -135,30 +148,30 @@ def _end_lines(outcome: Outcome) -> list[str]:
     lines = [f"end: {describe_stop(stop)}"]
     if outcome.ended_as_asked:
         return lines
-    place = outcome.blob.locate(stop.rip)
-    lines.append(f"  at {stop.rip:#x}" + (f", {place}" if place else ""))
-    if stop.reason == FAULT:
-        lines.append(f"  the instruction: {_instruction(outcome)}")
+    if stop.rip is not None:
+        place = outcome.blob.locate(stop.rip)
+        lines.append(f"  at {stop.rip:#x}" + (f", {place}" if place else ""))
+        if stop.reason == FAULT and registers:
+            lines.append(f"  the instruction: {_instruction(outcome, stop.rip)}")
     values = [f"{name} {value:#x}" for name, value in registers.items()]
     lines += ["  " + "  ".join(values[at : at + 8]) for at in range(0, len(values), 8)]
     return lines
 
 
-def _instruction(outcome: Outcome) -> str:
+def _instruction(outcome: Outcome, rip: int) -> str:
     """Disassembles the instruction where a run in 16- or 32-bit code faulted, from the ROM or from RAM."""
     import capstone
 
-    stop = outcome.run.stop
     rom_start = outcome.blob.paddr
     if outcome.run.registers["cr0"] & x86.CR0_PG:
         return "not shown, since paging is on"
-    if stop.rip >= rom_start:
-        code = outcome.blob.data[stop.rip - rom_start :][:_CODE_BYTES]
+    if rip >= rom_start:
+        code = outcome.blob.data[rip - rom_start :][:_CODE_BYTES]
     elif outcome.handoff is not None:
-        code = outcome.handoff.try_read(stop.rip, _CODE_BYTES) or b""
+        code = outcome.handoff.try_read(rip, _CODE_BYTES) or b""
     else:
         return "unknown"
     bits = capstone.CS_MODE_32 if outcome.run.registers["cr0"] & x86.CR0_PE else capstone.CS_MODE_16
-    for instruction in capstone.Cs(capstone.CS_ARCH_X86, bits).disasm(code, stop.rip, 1):
+    for instruction in capstone.Cs(capstone.CS_ARCH_X86, bits).disasm(code, rip, 1):
         return f"{instruction.bytes.hex(' ')}  {instruction.mnemonic} {instruction.op_str}".rstrip()
     return code.hex(" ") or "no memory there"

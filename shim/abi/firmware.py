@@ -1,17 +1,24 @@
-"""What the firmware says of itself: the ports it talks to, its POST codes and its panics.
+"""What the firmware says of itself: its mark in the ROM, the ports it talks to, its POST codes and its panics.
 
 Port 0x80 is the PC's POST port; 0x402 is the debug console of Bochs and QEMU (isa-debugcon), on which SeaBIOS logs too.
 """
 
 from typing import Final, NamedTuple
 
+ROM_MARK: Final = b"pvhboot\0"  # the last bytes of every ROM that pvhboot builds
+
 POST_PORT: Final = 0x80
 DEBUGCON_PORT: Final = 0x402
+
+# How a firmware learns what to boot.
+PARAMS: Final = "params"  # from a parameter block in its ROM (abi/params.py)
+FW_CFG: Final = "fw_cfg"  # from QEMU's fw_cfg (abi/fw_cfg.py)
 
 # Progress, written to POST_PORT in verbose builds only: each costs an exit.
 POST_PROTECTED_MODE: Final = 0x10
 POST_PARAMS: Final = 0x20
 POST_MEMMAP: Final = 0x30
+POST_MODULES: Final = 0x38
 POST_START_INFO: Final = 0x40
 POST_STAGE: Final = 0x50
 POST_HANDOFF: Final = 0x60
@@ -20,24 +27,37 @@ PANIC_PREFIX: Final = "pvhboot panic"
 
 
 class Panic(NamedTuple):
-    """Why the firmware stopped: the code on POST_PORT, its name, and the words on DEBUGCON_PORT."""
+    """Why the firmware stopped: the code on POST_PORT, its name, the words on DEBUGCON_PORT, and which firmwares have it."""
 
     code: int
     name: str
     text: str
+    sources: tuple[str, ...]
 
+
+_BOTH: Final = (PARAMS, FW_CFG)
 
 PANICS: Final = (
-    Panic(0xE0, "NO_PARAMS", "the ROM's parameter block is empty"),
-    Panic(0xE1, "PARAMS_MAGIC", "no parameter block where this firmware expects it"),
-    Panic(0xE2, "PARAMS_VERSION", "the parameter block has a version that this firmware does not know"),
-    Panic(0xE3, "PARAMS_SIZE", "the parts of the parameter block do not add up to its size"),
-    Panic(0xE4, "NO_ENTRY", "the kernel's entry address is 0"),
-    Panic(0xE5, "E820_COUNT", "the memory map must have 1 to 126 entries"),
-    Panic(0xE6, "MODULE_COUNT", "too many modules"),
-    Panic(0xE7, "STRING_END", "the strings do not end with a NUL"),
-    Panic(0xE8, "STRING_OFFSET", "a module's command line lies outside the strings"),
-    Panic(0xE9, "STAGE_END", "the custom stage ran past its end: it must end with ret"),
+    Panic(0xE0, "NO_PARAMS", "the ROM's parameter block is empty", (PARAMS,)),
+    Panic(0xE1, "PARAMS_MAGIC", "no parameter block where this firmware expects it", (PARAMS,)),
+    Panic(0xE2, "PARAMS_VERSION", "the parameter block has a version that this firmware does not know", (PARAMS,)),
+    Panic(0xE3, "PARAMS_SIZE", "the parts of the parameter block do not add up to its size", (PARAMS,)),
+    Panic(0xE4, "NO_ENTRY", "the kernel's entry address is 0", (PARAMS,)),
+    Panic(0xE5, "E820_COUNT", "the memory map is empty, too long, or cut off", _BOTH),
+    Panic(0xE6, "MODULE_COUNT", "too many modules", (PARAMS,)),
+    Panic(0xE7, "STRING_END", "the command line does not end with a NUL", _BOTH),
+    Panic(0xE8, "STRING_OFFSET", "a module's command line lies outside the strings", (PARAMS,)),
+    Panic(0xE9, "STAGE_END", "the custom stage ran past its end: it must end with ret", _BOTH),
+    Panic(0xEA, "NO_FW_CFG", "no fw_cfg device: this firmware is for QEMU", (FW_CFG,)),
+    Panic(0xEB, "FW_CFG_DMA", "fw_cfg has failed a DMA transfer, or never ended it", (FW_CFG,)),
+    Panic(0xEC, "FW_CFG_FILES", "the directory of fw_cfg has an absurd length", (FW_CFG,)),
+    Panic(0xED, "NO_E820", "fw_cfg has no file etc/e820", (FW_CFG,)),
+    Panic(0xEE, "E820_LOW", "the memory map has no RAM from 0 to above 1 MiB", (FW_CFG,)),
+    Panic(0xEF, "E820_OVERLAP", "ranges of the memory map overlap, or lie in the ROM", (FW_CFG,)),
+    Panic(0xF0, "NO_KERNEL", "no PVH entry: QEMU's -kernel must be an ELF file with a PVH note", (FW_CFG,)),
+    Panic(0xF1, "CMDLINE_SIZE", "the command line is too long", (FW_CFG,)),
+    Panic(0xF2, "INITRD_RAM", "the initrd does not lie in RAM above 1 MiB", (FW_CFG,)),
+    Panic(0xF3, "INITRD_KERNEL", "the initrd lies over the kernel: give the machine more memory", (FW_CFG,)),
 )
 
 

@@ -1,12 +1,10 @@
-"""Packed little-endian structures: one declaration gives the codec, the offsets and the assembly symbols."""
+"""Packed structures: one declaration gives the codec, the offsets and the assembly symbols."""
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 RecordT = TypeVar("RecordT", bound=tuple[Any, ...])
-
-_FIELD_BYTES = {"I": 4, "Q": 8}
 
 
 class Field(NamedTuple):
@@ -17,21 +15,22 @@ class Field(NamedTuple):
 
 
 class Layout(Generic[RecordT]):
-    """A structure as it lies in memory, declared by a NamedTuple and one struct code a field (I: u32, Q: u64).
+    """A structure as it lies in memory, declared by a NamedTuple and one struct code a field (I: u32, Q: u64, 56s: bytes).
 
     `symbol_prefix` names it in the assembly: PREFIX_FIELD is a field's offset, SIZEOF_PREFIX the size, both in bytes.
     """
 
-    def __init__(self, record: type[RecordT], codes: str, symbol_prefix: str) -> None:
+    def __init__(self, record: type[RecordT], codes: Sequence[str], symbol_prefix: str, *, big_endian: bool = False) -> None:
+        order = ">" if big_endian else "<"
         self._record = record
-        self._struct = struct.Struct("<" + codes)
+        self._struct = struct.Struct(order + "".join(codes))
         self._prefix = symbol_prefix
         self.size: int = self._struct.size
         fields: dict[str, Field] = {}
         offset = 0
         for name, code in zip(record.__annotations__, codes, strict=True):
-            fields[name] = Field(offset, _FIELD_BYTES[code])
-            offset += _FIELD_BYTES[code]
+            fields[name] = Field(offset, struct.calcsize(order + code))
+            offset += fields[name].size
         self.fields: Mapping[str, Field] = fields
 
     def pack(self, record: RecordT) -> bytes:

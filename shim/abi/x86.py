@@ -96,6 +96,25 @@ class Segment(NamedTuple):
     g: bool
 
 
+ATTRIBUTE_SHIFT: Final = 32  # QEMU keeps a segment's attributes where the descriptor's upper half has them
+
+
+def segment_from_attributes(selector: int, base: int, limit: int, attributes: int) -> Segment:
+    """A segment register from QEMU's form of its hidden part: `attributes` is the upper half of a descriptor."""
+    bits = attributes << ATTRIBUTE_SHIFT
+    return Segment(
+        selector & 0xFFFF,
+        base,
+        limit,
+        bits >> DESC_TYPE_SHIFT & 0xF,
+        bool(bits & DESC_S),
+        bool(bits & DESC_P),
+        bool(bits & DESC_DB),
+        bool(bits & DESC_L),
+        bool(bits & DESC_G),
+    )
+
+
 # The legacy MTRRs: CPUID.01H:EDX says whether there are any.
 CPUID_FEATURES_LEAF: Final = 1
 CPUID_1_EDX_MTRR: Final = 1 << 12

@@ -27,4 +27,4 @@ handoff_mtrr_done:
 
     mov ebx, START_INFO_PADDR
 handoff:
-    jmp dword ptr [PARAMS_PADDR + PARAMS_HEADER_ENTRY]
+    jmp dword ptr [ENTRY_POINTER]

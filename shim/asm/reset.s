@@ -7,3 +7,7 @@
 .code16
 reset_vector:
     jmp real_mode                       # 16 bytes are no place to work in
+
+.balign 8, 0
+rom_mark:                               # the last bytes of the ROM: by them it is known
+    .quad ROM_MARK_VALUE

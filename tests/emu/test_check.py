@@ -9,13 +9,18 @@ from pvhboot.emu.handoff import UNOBSERVABLE_CLAUSES
 from pvhboot.emu.reasons import HANDOFF
 from pvhboot.emu.session import ENGINES, boot, get_engine
 from pvhboot.loader.kernel import Kernel
-from pvhboot.loader.plan import Module, make_plan
-from pvhboot.shim.machines import BARE, MIB
+from pvhboot.loader.modules import Module
+from pvhboot.loader.plan import make_plan
+from pvhboot.shim.machines import BARE, MIB, MICROVM
 from pvhboot.shim.stock import default_blob, default_guest
 
 
 def test_what_each_engine_cannot_observe():
-    assert {engine: set(clauses) for engine, clauses in UNOBSERVABLE_CLAUSES.items()} == {"unicorn": set(), "kvm": set()}
+    assert {engine: set(clauses) for engine, clauses in UNOBSERVABLE_CLAUSES.items()} == {
+        "unicorn": set(),
+        "kvm": set(),
+        "qemu": {"cpu.mtrr"},
+    }
     assert set(UNOBSERVABLE_CLAUSES) == set(ENGINES)
 
 
@@ -155,6 +160,21 @@ BROKEN = {
     "module-line-in-the-list": ([(MODLIST + 32 + 16, u64(MODLIST))], {"modules.entries", "memory.disjoint"}),
     "kernel-changed": ([(0x100004, b"\xee")], {"memory.payload"}),
     "module-changed": ([(0xBFFFF000, b"\xee")], {"memory.payload"}),
+    "rom-changed": ([(0xFFFF9000, b"\xee\xee")], {"rom.unwritten"}),
+}
+
+# The same where the firmware is not pvhboot's: its memory map need only be one that a kernel can use.
+BROKEN_FOREIGN = {
+    "nothing": ([], set()),
+    "memmap-another": ([(MEMMAP + 8, u64((3 << 30) - 4096)), (MEMMAP + 24, u64(0xF0000000))], set()),
+    "memmap-an-entry-too-few": ([(INFO + 48, u32(2))], set()),
+    "memmap-an-entry-too-many": ([(INFO + 48, u32(4))], {"memmap.count", "memmap.entries", "memmap.sorted"}),
+    "memmap-type": ([(MEMMAP + 24 + 16, u32(9))], {"memmap.entries"}),
+    "memmap-too-much-ram": ([(MEMMAP + 8, u64((3 << 30) + 4096))], {"memmap.ram"}),
+    "memmap-no-ram": ([(MEMMAP + 16, u32(2)), (MEMMAP + 48 + 16, u32(2))], {"memmap.ram"}),
+    "memmap-overlap": ([(MEMMAP + 24, u64(2 << 30))], {"memmap.disjoint"}),
+    "module-moved": ([(MODLIST, u64(0x2000000))], {"modules.entries"}),
+    "rom-changed": ([(0xFFFF9000, b"\xee\xee")], {"rom.unwritten"}),
 }
 
 
@@ -181,6 +201,23 @@ def test_broken_tables(clean, changes, clauses):
     assert set(violated(handoff._replace(memory=Corrupted(handoff.memory, changes)), plan)) == clauses
 
 
+@pytest.mark.parametrize(("changes", "clauses"), BROKEN_FOREIGN.values(), ids=BROKEN_FOREIGN.keys())
+def test_broken_tables_of_a_foreign_firmware(clean, changes, clauses):
+    handoff, plan = clean
+    foreign = plan._replace(memmap=None)
+    assert set(violated(handoff._replace(memory=Corrupted(handoff.memory, changes)), foreign)) == clauses
+
+
+def test_a_foreign_firmware_may_keep_variables_in_a_rom_that_is_none(clean):
+    handoff, plan = clean
+    changed = handoff._replace(memory=Corrupted(handoff.memory, [(0xFFFF9000, b"\xee\xee")]))
+    on_microvm = plan._replace(spec=MICROVM)
+    assert violated(changed, on_microvm) == ["rom.unwritten"]
+    assert violated(changed, on_microvm._replace(memmap=None)) == []
+    said = next(finding.detail for finding in check(changed, on_microvm) if finding.clause == "rom.unwritten")
+    assert said == "2 bytes of the ROM have changed, the first at 0xffff9000"
+
+
 def test_start_info_elsewhere(clean):
     handoff, plan = clean
     for ebx in (0, 0xD0000000, 0xFFFF0000, 0x50000000):
@@ -189,6 +226,6 @@ def test_start_info_elsewhere(clean):
 
 
 def test_every_clause_can_be_broken():
-    elsewhere = {"entry.eip", "start_info.location", "rom.unwritten", "cpu.mtrr", "cpu.tr", "cpu.cr0", "cpu.cr4", "cpu.eflags"}
+    elsewhere = {"entry.eip", "start_info.location", "cpu.mtrr", "cpu.tr", "cpu.cr0", "cpu.cr4", "cpu.eflags"}
     segments = {f"cpu.{name}" for name in ("cs", "ds", "es", "ss")}
     assert set().union(*(clauses for _, clauses in BROKEN.values())) | elsewhere | segments == set(CLAUSES)

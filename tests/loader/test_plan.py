@@ -5,14 +5,18 @@ import struct
 import pytest
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.memory import GuestMemory
-from pvhboot.loader.plan import Module, make_plan
+from pvhboot.loader.modules import Module
+from pvhboot.loader.plan import make_plan
 from pvhboot.shim.abi import pvh
+from pvhboot.shim.abi.e820 import E820Entry
 from pvhboot.shim.elfwriter import PT_LOAD, PT_NOTE, ElfSegment, note, write_elf
 from pvhboot.shim.errors import BootError
-from pvhboot.shim.machines import BARE, GIB, MIB, Span
+from pvhboot.shim.image import build
+from pvhboot.shim.machines import BARE, GIB, MIB, MICROVM, Span
 from pvhboot.shim.stock import default_blob, default_guest
 
 ROM = default_blob(BARE).data
+RAM, RESERVED = 1, 2
 
 
 def kernel_at(*places, entry=None):
@@ -25,6 +29,10 @@ def kernel_at(*places, entry=None):
 
 def plan_for(kernel, memory=64 * MIB, **more):
     return make_plan(BARE, ROM, kernel, memory=memory, **more)
+
+
+def microvm_plan(kernel=None, memory=64 * MIB, rom=None, **more):
+    return make_plan(MICROVM, rom or default_blob(MICROVM).data, kernel or kernel_at((MIB, 4096)), memory=memory, **more)
 
 
 @pytest.fixture
@@ -185,3 +193,179 @@ def test_a_plan_of_the_guest_is_plain_data():
     data = plan_for(Kernel.from_bytes(default_guest(32), "guest"), cmdline="x").to_json()
     assert data["kernel"] == {"path": "guest", "kind": "ELF32", "entry": MIB}
     assert {"name": "start_info", "start": 0x6000, "end": 0x6038} in data["spans"]
+
+
+# The machine microvm, where fw_cfg tells the firmware what to boot.
+
+
+@pytest.mark.parametrize(
+    ("memory", "size", "paddr"),
+    [
+        (64 * MIB, 1, 0x3FFF000),
+        (64 * MIB, 4095, 0x3FFF000),
+        (64 * MIB, 4096, 0x3FFE000),  # a byte stays free at the end, and so a page
+        (64 * MIB, 4097, 0x3FFE000),
+        (64 * MIB, 8191, 0x3FFE000),
+        (2816 * MIB, 5000, 0xAFFFE000),
+        (3 * GIB, 5000, 0xBFFFE000),
+        (3 * GIB + 4096, 5000, 0xBFFFE000),
+        (5 * GIB, 5000, 0xBFFFE000),
+    ],
+)
+def test_the_initrd_goes_where_qemu_puts_it(file, memory, size, paddr):
+    plan = microvm_plan(memory=memory, modules=[Module(file("initrd", size))])
+    (module,) = plan.modules
+    assert module.paddr == paddr == (min(memory, 3 * GIB) - 1 - size) & ~4095
+    assert (f"module {module.payload.path}", paddr, paddr + size) in plan.spans
+
+
+def test_the_initrd_is_not_placed_where_the_firmware_fetches_it(file):
+    plan = microvm_plan(kernel_at((MIB, 64)), modules=[Module(file("initrd", 5000))])
+    memory = plan.memory()
+    assert memory.read(plan.modules[0].paddr, 5000) == bytes(5000)
+    assert memory.read(MIB, 17) == b"\x90" * 16 + b"\0"
+    buffer = bytearray(2 * MIB)
+    plan.place(buffer)  # it need not reach to the initrd
+    assert buffer[MIB : MIB + 16] == b"\x90" * 16
+
+
+LOW = (0, 0xF0000, RAM)
+LOW_ROM = (0xF0000, 0x10000, RESERVED)
+ROM_ENTRY = (0xFFFF0000, 0x10000, RESERVED)
+
+
+@pytest.mark.parametrize(
+    ("memory", "reserved", "memmap"),
+    [
+        (64 * MIB, [], [LOW, LOW_ROM, (MIB, 63 * MIB, RAM), ROM_ENTRY]),
+        (3 * GIB, [], [LOW, LOW_ROM, (MIB, 3071 * MIB, RAM), ROM_ENTRY]),
+        (5 * GIB, [], [LOW, LOW_ROM, (MIB, 3071 * MIB, RAM), ROM_ENTRY, (4 * GIB, 2 * GIB, RAM)]),
+        (
+            64 * MIB,
+            [(0xFD00000000, 0x300000000, RESERVED), (0xFEFFC000, 0x4000, RESERVED)],
+            [
+                *(LOW, LOW_ROM, (MIB, 63 * MIB, RAM), (0xFEFFC000, 0x4000, RESERVED), ROM_ENTRY),
+                (0xFD00000000, 0x300000000, RESERVED),
+            ],
+        ),
+    ],
+    ids=["64M", "3G", "5G", "host-reserves"],
+)
+def test_the_memory_map_of_microvm(memory, reserved, memmap):
+    plan = microvm_plan(memory=memory, host_reserved=[E820Entry(*entry) for entry in reserved])
+    assert list(plan.memmap) == memmap
+    assert list(plan.host_reserved) == reserved
+    assert (plan.ram_size, sum(span.size for span in plan.ram)) == (memory, memory - 0x10000)
+
+
+@pytest.mark.parametrize(
+    ("size", "low", "high"),
+    [
+        (0x10000, (0xF0000, 0x10000, RESERVED), (0xFFFF0000, 0x10000, RESERVED)),
+        (0x20000, (0xE0000, 0x20000, RESERVED), (0xFFFE0000, 0x20000, RESERVED)),
+        (0x40000, (0xE0000, 0x20000, RESERVED), (0xFFFC0000, 0x40000, RESERVED)),
+    ],
+)
+def test_the_memory_map_around_a_larger_rom(size, low, high):
+    plan = microvm_plan(rom=build(MICROVM, size=size).data)
+    assert list(plan.memmap) == [(0, low[0], RAM), low, (MIB, 63 * MIB, RAM), high]
+    assert ("low ROM", low[0], MIB) in plan.spans
+    assert ("ROM", high[0], 4 * GIB) in plan.spans
+
+
+def test_a_command_line_is_always_there_on_microvm():
+    assert microvm_plan().cmdline == b""
+    assert microvm_plan(cmdline="x").cmdline == b"x"
+    assert len(microvm_plan(cmdline="x" * 0x7FFF).cmdline) == 0x7FFF
+
+
+@pytest.mark.parametrize(
+    ("places", "more", "message"),
+    [
+        ([(MIB, 4096)], {"cmdline": "x" * 0x8000}, r"the command line has 32768 bytes: there is room for 32767"),
+        ([(MIB, 4096)], {"cmdline": "a\0b"}, r"the kernel's command line contains a NUL"),
+        ([(MIB, 4096)], {"modules": 2}, r"2 modules: at most 1 is possible: fw_cfg has the initrd and no other"),
+        ([(MIB, 4096)], {"modules": 1, "line": "x"}, r"a module with a command line: fw_cfg has none for its initrd"),
+        ([(MIB, 63 * MIB)], {"modules": 1}, r"module .*m0 at 0x3ffe000-0x3fff388 overlaps kernel segment 0"),
+        ([(MIB, 4096), (0x3FFF000, 4096)], {"modules": 1}, r"kernel segment 1 at 0x3fff000-.* overlaps module .*m0"),
+        ([(0xF0000, 16)], {}, r"kernel segment 0 at 0xf0000-0xf0010 does not fit into 64 MiB of memory: RAM is 0x0-0xf0000, "),
+        ([(0xEFFF0, 32)], {}, r"kernel segment 0 at 0xefff0-0xf0010 does not fit"),
+        ([(0xFFFF8, 16)], {}, r"kernel segment 0 at 0xffff8-0x100008 does not fit"),
+        ([(0x1030, 16)], {}, r"overlaps.*fw_cfg control|fw_cfg control.*overlaps"),
+        ([(0x3A00, 16)], {}, r"overlaps.*fw_cfg transfer|fw_cfg transfer.*overlaps"),
+        ([(0x27FFF, 16)], {}, r"overlaps.*command line|command line.*overlaps"),
+        ([(0x6050, 16)], {"modules": 1}, r"overlaps.*module list|module list.*overlaps"),
+    ],
+)
+def test_what_cannot_be_on_microvm_is_said_in_one_line(file, places, more, message):
+    modules = [Module(file(f"m{number}", 5000), more.get("line")) for number in range(more.get("modules", 0))]
+    with pytest.raises(BootError, match=message) as caught:
+        microvm_plan(kernel_at(*places), modules=modules, cmdline=more.get("cmdline"))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_initrd_larger_than_ram_is_refused(tmp_path):
+    path = tmp_path / "huge"
+    with path.open("wb") as file:
+        file.truncate(64 * MIB - 4095)
+    with pytest.raises(BootError, match=r"huge: 67104769 bytes do not fit into RAM below 0x4000000: give more with --memory"):
+        microvm_plan(modules=[Module(str(path))])
+
+
+def test_a_kernel_may_lie_beside_what_the_firmware_uses_of_microvm():
+    for place in (0x1038, 0x3A04, 0x6040, 0x28000, 0xEFFF0):
+        assert microvm_plan(kernel_at((place, 16))).entry == place
+
+
+@pytest.mark.parametrize("rom", [bytes(4096), b"\x90" * 0x10000, bytes(0x40000)], ids=["4K", "64K", "256K"])
+def test_what_a_foreign_firmware_tells_is_not_known(file, rom):
+    """Nor is where its data lies: a kernel may be anywhere in RAM, and the command line as long as it likes."""
+    kernel = kernel_at((0x6000, 16))
+    plan = microvm_plan(kernel, rom=rom, modules=[Module(file("initrd", 5000))], cmdline="x" * 0x9000)
+    assert (plan.memmap, plan.rom, plan.source) == (None, rom, "fw_cfg")
+    assert plan.to_json()["memmap"] is None
+    assert [span.name for span in plan.spans if not span.name.startswith(("kernel", "module"))] == ["low ROM", "ROM"]
+    assert plan.modules[0].paddr == 0x3FFE000
+    foreign = make_plan(BARE, rom, kernel, memory=64 * MIB)
+    assert (foreign.memmap, foreign.source) == (None, "params")
+
+
+def test_a_blob_of_bare_on_microvm_has_its_block_filled(file):
+    """Its map says the low copy of the ROM too, and the plan places what this firmware does not fetch."""
+    modules = [Module(file("a", 10)), Module(file("b", 10), "two")]
+    plan = microvm_plan(rom=ROM, modules=modules, cmdline="one")
+    assert plan.source == "params"
+    assert list(plan.memmap) == [LOW, LOW_ROM, (MIB, 63 * MIB, RAM), ROM_ENTRY]
+    assert struct.unpack_from("<8I", plan.rom) == (0x42485650, 1, 32 + 4 * 20 + 2 * 24 + 8, MIB, 4, 2, 8, 0)
+    assert plan.memory().read(plan.modules[0].paddr, 10) == bytes(range(10))
+
+
+def test_a_rom_lies_at_two_places_and_is_one():
+    rom = bytes(range(256)) * 16 * 3
+    memory = GuestMemory([Span("RAM", 0, 0xFE000)], rom, low_rom=Span("low ROM", 0xFE000, MIB), rom_writable=True)
+    assert memory.read(0xFE000, 0x2000) == rom[-0x2000:] == memory.read(0xFFFFE000, 0x2000)
+    memory.view(0xFE001, 2)[:] = b"ab"
+    assert memory.read(0xFFFFE000, 4) == b"\0ab\3"
+    memory.view(0xFFFFFFFF, 1)[:] = b"z"
+    assert memory.read(0xFFFFF, 1) == b"z"
+    with pytest.raises(BootError, match="no memory"):
+        memory.read(0xFDFFF, 2)
+
+
+def test_a_rom_that_is_one_refuses_stores_at_both_places():
+    memory = GuestMemory([Span("RAM", 0, 0xFF000)], bytes(4096), low_rom=Span("low ROM", 0xFF000, MIB))
+    for paddr in (0xFF000, 0xFFFFF000):
+        with pytest.raises(BootError, match="lies in the ROM"):
+            memory.view(paddr, 1)
+
+
+def test_listeners_are_told_of_what_was_written_and_of_nothing_else():
+    memory = GuestMemory([Span("RAM", 0, MIB)], bytes(4096))
+    told = []
+    memory.listeners.append(lambda paddr, size: told.append((paddr, memory.read(paddr, size))))
+    memory.view(0x1000, 1)[:] = b"x"
+    with memory.writing(0x2000, 2) as view:
+        view[:] = b"ab"
+    with pytest.raises(BootError, match="lies in the ROM"), memory.writing(0xFFFFF000, 1):
+        pass
+    assert told == [(0x2000, b"ab")]

@@ -9,7 +9,7 @@ import struct
 
 import pytest
 from pvhboot.shim import defs, machines
-from pvhboot.shim.abi import e820, firmware, params, pvh, x86
+from pvhboot.shim.abi import e820, firmware, fw_cfg, params, pvh, x86
 from pvhboot.shim.abi.layout import Layout
 from pvhboot.shim.errors import BootError
 
@@ -49,7 +49,10 @@ LAYOUTS = [
         },
     ),
     (params.PARAMS_MODULE, 24, {"paddr": (0, 8), "size": (8, 8), "cmdline": (16, 4), "reserved": (20, 4)}),
+    (fw_cfg.FW_CFG_FILE, 64, {"size": (0, 4), "select": (4, 2), "reserved": (6, 2), "name": (8, 56)}),
+    (fw_cfg.FW_CFG_DMA, 16, {"control": (0, 4), "length": (4, 4), "address": (8, 8)}),
 ]
+BIG_ENDIAN = (fw_cfg.FW_CFG_FILE, fw_cfg.FW_CFG_DMA)
 
 
 @pytest.mark.parametrize(("layout", "size", "fields"), LAYOUTS, ids=lambda value: getattr(value, "_prefix", None))
@@ -59,12 +62,13 @@ def test_layout(layout, size, fields):
 
 
 @pytest.mark.parametrize(("layout", "size", "fields"), LAYOUTS, ids=lambda value: getattr(value, "_prefix", None))
-def test_each_field_lies_little_endian_where_it_is_said_to(layout, size, fields):
-    for position, (offset, width) in enumerate(fields.values()):
-        value = int.from_bytes(bytes(range(0xA1, 0xA1 + width)), "little")
-        record = layout.unpack(bytes(size))._replace(**{list(fields)[position]: value})
+def test_each_field_lies_in_the_right_byte_order_where_it_is_said_to(layout, size, fields):
+    for name, (offset, width) in fields.items():
+        data = bytes(range(0xA1, 0xA1 + width))
+        value = data if name == "name" else int.from_bytes(data, "big" if layout in BIG_ENDIAN else "little")
+        record = layout.unpack(bytes(size))._replace(**{name: value})
         expected = bytearray(size)
-        expected[offset : offset + width] = bytes(range(0xA1, 0xA1 + width))
+        expected[offset : offset + width] = data
         assert layout.pack(record) == bytes(expected)
         assert layout.unpack(b"\xff" * 3 + expected, 3) == record
 
@@ -74,6 +78,21 @@ def test_layout_refuses_what_does_not_fit():
         e820.E820_ENTRY.pack(e820.E820Entry(0, 1 << 64, 1))
     with pytest.raises(struct.error):
         e820.E820_ENTRY.unpack(bytes(19))
+
+
+def test_structures_of_fw_cfg_to_the_byte():
+    entry = bytes.fromhex("0001e240 0021 0000") + b"etc/e820" + bytes(48)
+    assert fw_cfg.FW_CFG_FILE.pack(fw_cfg.FwCfgFile(123456, 0x21, 0, b"etc/e820")) == entry
+    assert fw_cfg.FW_CFG_FILE.unpack(entry).name.rstrip(b"\0") == b"etc/e820"
+    assert fw_cfg.FW_CFG_FILE.symbols() == {
+        "FW_CFG_FILE_SIZE": 0,
+        "FW_CFG_FILE_SELECT": 4,
+        "FW_CFG_FILE_RESERVED": 6,
+        "FW_CFG_FILE_NAME": 8,
+        "SIZEOF_FW_CFG_FILE": 64,
+    }
+    descriptor = bytes.fromhex("0019000a 00000a04 0000000000003000")
+    assert fw_cfg.FW_CFG_DMA.pack(fw_cfg.FwCfgDmaAccess(0x19000A, 2564, 0x3000)) == descriptor
 
 
 def test_layout_symbols():
@@ -90,7 +109,8 @@ def test_layout_wants_a_code_for_each_field():
         Layout(e820.E820Entry, "QQ", "X")
 
 
-# (module, {name: value}): Xen start_info.h and elfnote.h, Intel SDM volume 3A, params.py as published.
+# (module, {name: value}): Xen start_info.h and elfnote.h, Intel SDM volume 3A, params.py as published, QEMU fw_cfg.rst and
+# qemu_fw_cfg.h.
 CONSTANTS = [
     (
         pvh,
@@ -177,14 +197,63 @@ CONSTANTS = [
             "POST_PORT": 0x80,
             "DEBUGCON_PORT": 0x402,
             "PANIC_PREFIX": "pvhboot panic",
+            "ROM_MARK": b"pvhboot\x00",
             "POST_PROTECTED_MODE": 0x10,
             "POST_PARAMS": 0x20,
             "POST_MEMMAP": 0x30,
+            "POST_MODULES": 0x38,
             "POST_START_INFO": 0x40,
             "POST_STAGE": 0x50,
             "POST_HANDOFF": 0x60,
         },
     ),
+    (
+        fw_cfg,
+        {
+            "FW_CFG_PORT": 0x510,
+            "FW_CFG_DATA_PORT": 0x511,
+            "FW_CFG_DMA_PORT": 0x514,
+            "FW_CFG_DMA_LOW_PORT": 0x518,
+            "FW_CFG_PORTS": 2,
+            "FW_CFG_DMA_PORTS": 8,
+            "FW_CFG_SIGNATURE": 0x00,
+            "FW_CFG_ID": 0x01,
+            "FW_CFG_RAM_SIZE": 0x03,
+            "FW_CFG_NB_CPUS": 0x05,
+            "FW_CFG_KERNEL_ADDR": 0x07,
+            "FW_CFG_KERNEL_SIZE": 0x08,
+            "FW_CFG_INITRD_ADDR": 0x0A,
+            "FW_CFG_INITRD_SIZE": 0x0B,
+            "FW_CFG_MAX_CPUS": 0x0F,
+            "FW_CFG_KERNEL_ENTRY": 0x10,
+            "FW_CFG_INITRD_DATA": 0x12,
+            "FW_CFG_CMDLINE_SIZE": 0x14,
+            "FW_CFG_CMDLINE_DATA": 0x15,
+            "FW_CFG_SETUP_SIZE": 0x17,
+            "FW_CFG_SETUP_DATA": 0x18,
+            "FW_CFG_FILE_DIR": 0x19,
+            "FW_CFG_FILE_FIRST": 0x20,
+            "FW_CFG_WRITE_CHANNEL": 0x4000,
+            "FW_CFG_ARCH_LOCAL": 0x8000,
+            "FW_CFG_IRQ0_OVERRIDE": 0x8002,
+            "FW_CFG_ENTRY_MASK": 0x3FFF,
+            "FW_CFG_SIGNATURE_DATA": b"QEMU",
+            "FW_CFG_VERSION": 1,
+            "FW_CFG_VERSION_DMA": 2,
+            "FW_CFG_DMA_SIGNATURE": b"QEMU CFG",
+            "FW_CFG_DMA_CTL_ERROR": 0x01,
+            "FW_CFG_DMA_CTL_READ": 0x02,
+            "FW_CFG_DMA_CTL_SKIP": 0x04,
+            "FW_CFG_DMA_CTL_SELECT": 0x08,
+            "FW_CFG_DMA_CTL_WRITE": 0x10,
+            "FW_CFG_DMA_CTL_KEY_SHIFT": 16,
+            "FW_CFG_MAX_FILE_PATH": 56,
+            "FW_CFG_FILE_COUNT_BYTES": 4,
+            "FW_CFG_MAX_FILES": 0x3FE0,
+            "E820_FILE": b"etc/e820",
+        },
+    ),
+    (machines, {"FW_CFG_DIR_CHUNK": 40, "FW_CFG_MAX_E820": 123, "CMDLINE_MAX": 0x8000}),
 ]
 
 
@@ -197,9 +266,18 @@ def test_constant(module, name, value):
     assert getattr(module, name) == value
 
 
-def test_no_constant_of_cr0_or_eflags_is_left_out():
-    pinned = {name for module, values in CONSTANTS if module is x86 for name in values}
-    assert {name for name in vars(x86) if name.startswith(("CR0_", "EFLAGS_"))} - pinned == {"CR0_NAMES"}
+@pytest.mark.parametrize(
+    ("module", "prefixes", "others"),
+    [
+        (x86, ("CR0_", "EFLAGS_"), {"CR0_NAMES"}),
+        (fw_cfg, ("FW_CFG_", "E820_"), {"FW_CFG_FILE", "FW_CFG_DMA"}),
+        (firmware, ("POST_", "ROM_", "PANIC_"), set()),
+    ],
+    ids=["x86", "fw_cfg", "firmware"],
+)
+def test_no_constant_is_left_out(module, prefixes, others):
+    pinned = {name for one, values in CONSTANTS if one is module for name in values}
+    assert {name for name in vars(module) if name.startswith(prefixes)} - pinned == others
 
 
 def test_names_of_cr0_bits_are_those_of_the_constants():
@@ -208,8 +286,9 @@ def test_names_of_cr0_bits_are_those_of_the_constants():
     }
 
 
-def test_descriptors():
-    symbols = defs.firmware_symbols(machines.BARE, False)
+@pytest.mark.parametrize("spec", machines.MACHINES.values(), ids=lambda spec: spec.name)
+def test_descriptors(spec):
+    symbols = defs.firmware_symbols(spec, False, 0x10000)
     assert symbols["DESC_CODE32"] == 0x00CF9B000000FFFF
     assert symbols["DESC_DATA32"] == 0x00CF93000000FFFF
     assert symbols["DESC_TSS"] == 0x0000890000000067
@@ -236,20 +315,86 @@ def test_reset_segments():
     assert x86.RESET_LDTR == (0, 0, 0xFFFF, 0x2, False, True, False, False, False)
 
 
-def test_low_memory_of_bare():
-    assert [(span.start, span.end) for span in machines.BARE.low] == [
-        (0x1000, 0x1020),
-        (0x2000, 0x3000),
-        (0x6000, 0x6038),
-        (0x6040, 0x6F40),
-        (0x7000, 0x7BD0),
-        (0x20000, 0x28000),
-    ]
+# The numbers that stand in the firmware's instructions: what they come from is pinned above.
+FW_CFG_SYMBOLS = {
+    "FW_CFG_READ_SIGNATURE": 0x0000000A,
+    "FW_CFG_READ_FILE_DIR": 0x0019000A,
+    "FW_CFG_READ_KERNEL_ENTRY": 0x0010000A,
+    "FW_CFG_READ_KERNEL_ADDR": 0x0007000A,
+    "FW_CFG_READ_KERNEL_SIZE": 0x0008000A,
+    "FW_CFG_READ_CMDLINE_SIZE": 0x0014000A,
+    "FW_CFG_READ_CMDLINE_DATA": 0x0015000A,
+    "FW_CFG_READ_INITRD_ADDR": 0x000A000A,
+    "FW_CFG_READ_INITRD_SIZE": 0x000B000A,
+    "FW_CFG_READ_INITRD_DATA": 0x0012000A,
+    "FW_CFG_READ_ON": 0x02,
+    "FW_CFG_SIGNATURE_VALUE": 0x554D4551,  # QEMU
+    "FW_CFG_DMA_SIGNATURE_VALUE": 0x554D4551,
+    "E820_FILE_0": 0x2F637465,  # etc/
+    "E820_FILE_4": 0x30323865,  # e820
+    "FW_CFG_DMA_PADDR": 0x1020,
+    "FW_CFG_DMA_PADDR_SWAPPED": 0x20100000,
+    "FW_CFG_WORD_PADDR": 0x1030,
+    "ENTRY_POINTER": 0x1034,
+    "TRANSFER_PADDR": 0x3000,
+    "STRINGS_PADDR": 0x20000,
+    "LOW_ROM_END": 0x100000,
+}
+
+
+@pytest.mark.parametrize(
+    ("rom_size", "low_rom", "rom"),
+    [(0x10000, 0xF0000, 0xFFFF0000), (0x20000, 0xE0000, 0xFFFE0000), (0x40000, 0xE0000, 0xFFFC0000)],
+)
+def test_symbols_of_microvm(rom_size, low_rom, rom):
+    symbols = defs.firmware_symbols(machines.MICROVM, False, rom_size)
+    assert {name: symbols[name] for name in FW_CFG_SYMBOLS} == FW_CFG_SYMBOLS
+    assert (symbols["LOW_ROM_START"], symbols["ROM_PADDR"], symbols["ROM_SIZE"]) == (low_rom, rom, rom_size)
+    assert "PARAMS_PADDR" not in symbols
+    assert not any(name.startswith("FW_CFG_") for name in defs.firmware_symbols(machines.BARE, False, rom_size))
+
+
+def test_where_the_entry_of_bare_stands():
+    assert defs.firmware_symbols(machines.BARE, False, 0x20000)["ENTRY_POINTER"] == 0xFFFF000C
+
+
+LOW_MEMORY = {
+    "bare": [
+        ("firmware GDT", 0x1000, 0x1020),
+        ("firmware stack", 0x2000, 0x3000),
+        ("start_info", 0x6000, 0x6038),
+        ("module list", 0x6040, 0x6F40),
+        ("memory map", 0x7000, 0x7BD0),
+        ("command lines", 0x20000, 0x28000),
+    ],
+    "microvm": [
+        ("firmware GDT", 0x1000, 0x1020),
+        ("firmware stack", 0x2000, 0x3000),
+        ("start_info", 0x6000, 0x6038),
+        ("module list", 0x6040, 0x6060),
+        ("memory map", 0x7000, 0x7BD0),
+        ("command line", 0x20000, 0x28000),
+        ("fw_cfg control", 0x1020, 0x1038),
+        ("fw_cfg transfer", 0x3000, 0x3A04),
+    ],
+}
+
+
+@pytest.mark.parametrize("spec", machines.MACHINES.values(), ids=lambda spec: spec.name)
+def test_low_memory(spec):
+    assert [tuple(span) for span in spec.low.spans()] == LOW_MEMORY[spec.name]
+
+
+def test_the_machines():
+    assert {spec.name: tuple(spec)[1:2] + tuple(spec)[3:] for spec in machines.MACHINES.values()} == {
+        "bare": ("params", 3 << 30, 0, False, 16 << 20, 1 << 40, "ones"),
+        "microvm": ("fw_cfg", 3 << 30, 128 << 10, True, 16 << 20, 1 << 40, "ones"),
+    }
 
 
 @pytest.mark.parametrize("spec", machines.MACHINES.values(), ids=lambda spec: spec.name)
 def test_low_memory_is_disjoint_below_1_mib_and_not_at_0(spec):
-    spans = sorted(spec.low, key=lambda span: span.start)
+    spans = sorted(spec.low.spans(), key=lambda span: span.start)
     assert all(0 < span.start < span.end <= 1 << 20 for span in spans)
     assert all(one.end <= other.start for one, other in itertools.pairwise(spans))
 
@@ -267,6 +412,22 @@ def test_ram_spans_go_around_the_hole():
     assert [span[1:] for span in machines.ram_spans(spec, 0xC0001000)] == [(0, 0xC0000000), (0x100000000, 0x100001000)]
 
 
+@pytest.mark.parametrize(
+    ("rom_size", "low"),
+    [(0x1000, 0xFF000), (0x10000, 0xF0000), (0x20000, 0xE0000), (0x21000, 0xE0000), (0x40000, 0xE0000), (0x1000000, 0xE0000)],
+)
+def test_the_end_of_the_rom_lies_below_1_mib_too(rom_size, low):
+    spec = machines.MICROVM
+    assert machines.low_rom_span(spec, rom_size) == ("low ROM", low, 0x100000)
+    assert [span[1:] for span in machines.visible_ram(spec, 0xC0001000, rom_size)] == [
+        (0, low),
+        (0x100000, 0xC0000000),
+        (0x100000000, 0x100001000),
+    ]
+    assert machines.low_rom_span(machines.BARE, rom_size) is None
+    assert machines.visible_ram(machines.BARE, 0xC0001000, rom_size) == machines.ram_spans(machines.BARE, 0xC0001000)
+
+
 def test_unknown_machine_is_an_error_that_names_those_there_are():
     with pytest.raises(BootError, match=r"no machine named 'vax'.*bare"):
         machines.machine("vax")
@@ -279,19 +440,36 @@ def test_panics_have_their_own_codes_and_names():
     assert not posts & {panic.code for panic in firmware.PANICS}
 
 
+# Name, code, and which firmwares have it.
+PANICS = [
+    ("NO_PARAMS", 0xE0, "bare"),
+    ("PARAMS_MAGIC", 0xE1, "bare"),
+    ("PARAMS_VERSION", 0xE2, "bare"),
+    ("PARAMS_SIZE", 0xE3, "bare"),
+    ("NO_ENTRY", 0xE4, "bare"),
+    ("E820_COUNT", 0xE5, "bare microvm"),
+    ("MODULE_COUNT", 0xE6, "bare"),
+    ("STRING_END", 0xE7, "bare microvm"),
+    ("STRING_OFFSET", 0xE8, "bare"),
+    ("STAGE_END", 0xE9, "bare microvm"),
+    ("NO_FW_CFG", 0xEA, "microvm"),
+    ("FW_CFG_DMA", 0xEB, "microvm"),
+    ("FW_CFG_FILES", 0xEC, "microvm"),
+    ("NO_E820", 0xED, "microvm"),
+    ("E820_LOW", 0xEE, "microvm"),
+    ("E820_OVERLAP", 0xEF, "microvm"),
+    ("NO_KERNEL", 0xF0, "microvm"),
+    ("CMDLINE_SIZE", 0xF1, "microvm"),
+    ("INITRD_RAM", 0xF2, "microvm"),
+    ("INITRD_KERNEL", 0xF3, "microvm"),
+]
+
+
 def test_panics_are_a_contract():
-    assert {panic.name: panic.code for panic in firmware.PANICS} == {
-        "NO_PARAMS": 0xE0,
-        "PARAMS_MAGIC": 0xE1,
-        "PARAMS_VERSION": 0xE2,
-        "PARAMS_SIZE": 0xE3,
-        "NO_ENTRY": 0xE4,
-        "E820_COUNT": 0xE5,
-        "MODULE_COUNT": 0xE6,
-        "STRING_END": 0xE7,
-        "STRING_OFFSET": 0xE8,
-        "STAGE_END": 0xE9,
-    }
+    def machines_with(panic):
+        return " ".join(spec.name for spec in machines.MACHINES.values() if spec.source in panic.sources)
+
+    assert [(panic.name, panic.code, machines_with(panic)) for panic in firmware.PANICS] == PANICS
 
 
 @pytest.mark.parametrize("panic", firmware.PANICS, ids=lambda panic: panic.name)

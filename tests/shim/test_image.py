@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+import struct
 import subprocess
 from importlib import resources
 
@@ -16,7 +17,7 @@ from pvhboot.shim.blob import blob_from_json
 from pvhboot.shim.defs import firmware_symbols
 from pvhboot.shim.errors import AssemblyError, BootError
 from pvhboot.shim.image import asm_source, build, firmware_units
-from pvhboot.shim.machines import BARE
+from pvhboot.shim.machines import BARE, MACHINES, MICROVM
 from pvhboot.shim.stage import make_stage, read_stage
 
 CODE_ORIGIN = 0xFFFF8000
@@ -46,23 +47,29 @@ my_limit: .long 0x9000
 ASM_FILES = sorted(file.name for file in resources.files("pvhboot.shim").joinpath("asm").iterdir() if file.name.endswith(".s"))
 
 
+@pytest.fixture(scope="module", params=MACHINES.values(), ids=MACHINES)
+def spec(request):
+    """Each machine in turn; module-scoped, so that its blob is built once."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def blob():
-    return build(BARE)
+def blob(spec):
+    return build(spec)
 
 
 # GNU as as an oracle.
 
 
-def gnu_as(tmp_path, stages, verbose):
+def gnu_as(tmp_path, spec, stages, verbose, size):
     """The firmware from CODE_ORIGIN on as GNU as and ld make it."""
-    symbols = firmware_symbols(BARE, verbose)
+    symbols = firmware_symbols(spec, verbose, size)
     # The address of a section is not known to `as`. Where a 16-bit offset is the difference of a label and this number, the
     # number must therefore be a label too: the place in this section that ld will put there.
     base = symbols.pop("RESET_CS_BASE")
     lines = [".intel_syntax noprefix", f"code_origin: .equ RESET_CS_BASE, code_origin - {CODE_ORIGIN - base:#x}"]
     lines += [f".equ {name}, {value:#x}" for name, value in symbols.items()]
-    for unit in firmware_units(stages, {}):
+    for unit in firmware_units(spec, stages, {}):
         if unit.origin is not None:
             lines.append(f".org {unit.origin - CODE_ORIGIN:#x}")
         lines.append(unit.text)
@@ -76,10 +83,10 @@ def gnu_as(tmp_path, stages, verbose):
 
 @pytest.mark.skipif(shutil.which("as") is None or shutil.which("ld") is None, reason="no GNU as and ld")
 @pytest.mark.parametrize("verbose", [False, True], ids=["quiet", "verbose"])
-@pytest.mark.parametrize("stages", [(), (STAGE,)], ids=["plain", "stage"])
-def test_the_whole_firmware_is_what_gnu_as_makes_of_it(tmp_path, stages, verbose):
-    ours = build(BARE, stages, verbose=verbose)
-    theirs = gnu_as(tmp_path, stages, verbose)
+@pytest.mark.parametrize(("stages", "size"), [((), 0x10000), ((STAGE,), 0x20000)], ids=["plain", "stage"])
+def test_the_whole_firmware_is_what_gnu_as_makes_of_it(tmp_path, spec, stages, size, verbose):
+    ours = build(spec, stages, verbose=verbose, size=size)
+    theirs = gnu_as(tmp_path, spec, stages, verbose, size)
     code = ours.data[CODE_ORIGIN - ours.paddr :]
     assert len(theirs) <= len(code)
     assert code[: len(theirs)] == theirs
@@ -89,16 +96,39 @@ def test_the_whole_firmware_is_what_gnu_as_makes_of_it(tmp_path, stages, verbose
 # Layout.
 
 
+HEADS = {"bare": b"PVHB\x01\x00\x00\x00", "microvm": bytes(8)}  # of the last 64 KiB: an empty parameter block, or none
+
+
 @pytest.mark.parametrize("size", [0x10000, 0x20000, 0x1000000])
-def test_rom(blob, size):
-    rom = build(BARE, size=size)
+def test_rom(spec, blob, size):
+    rom = build(spec, size=size)
     assert len(rom.data) == size
     assert rom.paddr == 0x100000000 - size
-    assert rom.data[-16:-13] == bytes.fromhex("e90d80")  # jmp real_mode, 0x7ff3 bytes back
-    assert rom.data[-0x10000 : -0x10000 + 32] == b"PVHB\x01\x00\x00\x00" + bytes(24)
-    assert rom.data[-0x10000:] == blob.data
+    assert rom.data[-16:] == bytes.fromhex("e90d80 0000000000") + b"pvhboot\x00"  # jmp real_mode, 0x7ff3 bytes back; the mark
+    assert rom.data[-0x10000 : -0x10000 + 32] == HEADS[spec.name] + bytes(24)
     assert not any(rom.data[:-0x10000])
     assert rom.symbols == blob.symbols
+    if spec is BARE:
+        assert rom.data[-0x10000:] == blob.data
+
+
+@pytest.mark.parametrize(
+    ("size", "low", "high"),
+    [
+        (0x10000, (0xF0000, 0x10000), (0xFFFF0000, 0x10000)),
+        (0x20000, (0xE0000, 0x20000), (0xFFFE0000, 0x20000)),
+        (0x40000, (0xE0000, 0x20000), (0xFFFC0000, 0x40000)),
+        (0x1000000, (0xE0000, 0x20000), (0xFF000000, 0x1000000)),
+    ],
+)
+def test_a_microvm_rom_knows_where_it_lies(size, low, high):
+    rom = build(MICROVM, size=size)
+
+    def entries(label, count):
+        return list(struct.iter_unpack("<QQII", rom.data[rom.symbols[label] - rom.paddr :][: 24 * count]))
+
+    assert entries("rom_memmap_low", 2) == [(0, low[0], 1, 0), (*low, 2, 0)]
+    assert entries("rom_memmap_high", 1) == [(*high, 2, 0)]
 
 
 @pytest.mark.parametrize("size", [0, 1, -0x10000, 0x8000, 0xFFFF, 0x10001, 0x18000, 0x1010000, 0x2000000])
@@ -121,45 +151,68 @@ def test_symbols(blob):
 
 
 @pytest.mark.parametrize("panic", PANICS, ids=lambda panic: panic.name)
-def test_panic_records(blob, panic):
+def test_panic_records(spec, blob, panic):
+    if spec.source not in panic.sources:
+        assert f"panic_{panic.name}" not in blob.symbols
+        return
     at = blob.symbols[f"panic_{panic.name}"] - blob.paddr
     text = panic_message(panic).encode() + b"\n"
     assert blob.data[at : at + 2 + len(text)] == bytes([panic.code, len(text)]) + text
 
 
-def test_every_panic_that_the_sources_use_exists_and_every_one_there_is_is_used():
-    sources = "\n".join(asm_source(name) for name in ASM_FILES if name != "macros.s")
-    assert set(re.findall(r"^\s*PANIC (\w+)", sources, re.MULTILINE)) == {panic.name for panic in PANICS}
+def test_every_panic_that_the_sources_use_exists_and_every_one_there_is_is_used(spec):
+    sources = "\n".join(unit.text for unit in firmware_units(spec, [STAGE], {}) if unit.name != "macros.s")
+    used = re.findall(r"^\s*PANIC (\w+)", sources, re.MULTILINE)
+    assert sorted(used) == sorted(panic.name for panic in PANICS if spec.source in panic.sources)
+
+
+def test_every_way_to_a_panic_is_taken_by_a_phase(spec):
+    names = {unit.name: unit.text for unit in firmware_units(spec, (), {})}
+    panics = names.pop("params_panics.s" if spec is BARE else "fw_cfg_panics.s")
+    for label in re.findall(r"^(\w+):$", panics, re.MULTILINE):
+        assert any(re.search(rf"^\s+j\w+ {label}\b", text, re.MULTILINE) for text in names.values()), label
 
 
 # Reproducible, and known by its manifest.
 
 
-def test_same_input_same_bytes(blob):
-    again = build(BARE)
+def test_same_input_same_bytes(spec, blob):
+    again = build(spec)
     assert again == blob
     assert again.sha256 == blob.sha256
     assert again.to_json() == blob.to_json()
     assert again.elf() == blob.elf()
-    assert build(BARE, [STAGE]) == build(BARE, [STAGE])
+    assert build(spec, [STAGE]) == build(spec, [STAGE])
 
 
 @pytest.mark.parametrize("stages", [(), (STAGE,)], ids=["plain", "stage"])
-def test_json_round_trip(stages):
-    one = build(BARE, stages, verbose=bool(stages))
+def test_json_round_trip(spec, stages):
+    one = build(spec, stages, verbose=bool(stages))
     two = blob_from_json(one.data, one.to_json())
     assert two == one
     assert two.to_json() == one.to_json()
     assert two.listing_text() == one.listing_text()
 
 
-def test_manifest(blob):
+BLOCK = {"paddr": "0xffff0000", "max_size": 0x8000, "version": 1}
+SPECS = {
+    "bare": {"source": "params", "low_rom_max": "0x0", "rom_writable": False},
+    "microvm": {"source": "fw_cfg", "low_rom_max": "0x20000", "rom_writable": True},
+}
+SPEC = {"low_ram_max": "0xc0000000", "ram_min": "0x1000000", "ram_max": "0x10000000000", "unclaimed": "ones"}
+
+
+def test_manifest(spec, blob):
     manifest = json.loads(blob.to_json())
-    assert manifest["machine"] == "bare"
+    assert manifest["machine"] == spec.name
     assert manifest["verbose"] is False
     assert manifest["stages"] == []
     assert manifest["rom"] == {"paddr": "0xffff0000", "size": 0x10000, "sha256": blob.sha256}
-    assert manifest["params"] == {"paddr": "0xffff0000", "max_size": 0x8000, "version": 1}
+    assert manifest.get("params") == (BLOCK if spec is BARE else None)
+    assert manifest["spec"] == SPECS[spec.name] | SPEC
+    assert [(span["name"], span["start"], span["end"]) for span in manifest["low_memory"]] == [
+        (span.name, hex(span.start), hex(span.end)) for span in spec.low if span is not None
+    ]
     assert manifest["code_bytes"] == sum(len(line.data) for line in blob.listing)
     assert manifest["symbols"]["reset_vector"] == "0xfffffff0"
     assert list(manifest["symbols"].values()) == sorted(manifest["symbols"].values())
@@ -177,8 +230,11 @@ def test_manifest_of_a_stage_and_no_path_of_this_machine(tmp_path):
         assert not re.search(r'"/', text)
 
 
-def test_verbose_build_writes_post_codes(blob):
-    verbose = build(BARE, verbose=True)
+PHASES = [0x10, 0x20, 0x30, 0x38, 0x40]
+
+
+def test_verbose_build_writes_post_codes(spec, blob):
+    verbose = build(spec, verbose=True)
     assert verbose.data != blob.data
 
     def posts(one):
@@ -186,9 +242,9 @@ def test_verbose_build_writes_post_codes(blob):
         return [load.data[1] for load, out in pairs if out.text == "out POST_PORT, al" and load.text.startswith("mov al, ")]
 
     assert posts(blob) == []
-    assert posts(verbose) == [0x10, 0x20, 0x30, 0x40, 0x60]
-    assert posts(build(BARE, [STAGE], verbose=True)) == [0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x55]
-    assert verbose.data.count(b"\xe6\x80") == blob.data.count(b"\xe6\x80") + 5
+    assert posts(verbose) == [*PHASES, 0x60]
+    assert posts(build(spec, [STAGE], verbose=True)) == [*PHASES, 0x50, 0x60, 0x55]
+    assert verbose.data.count(b"\xe6\x80") == blob.data.count(b"\xe6\x80") + 6
 
 
 # What does not fit, and what does not exist.
@@ -198,14 +254,14 @@ def stage_of(size):
     return make_stage("before-handoff", "huge.s", f"# Clobbers: nothing\nret\n.skip {size - 1}")
 
 
-def test_a_stage_up_to_the_last_byte_fits_and_one_more_does_not():
-    small = build(BARE, [stage_of(1)])
+def test_a_stage_up_to_the_last_byte_fits_and_one_more_does_not(spec):
+    small = build(spec, [stage_of(1)])
     used = max(line.address + len(line.data) for line in small.listing if line.address < RESET_VECTOR) - CODE_ORIGIN
     room = 0x8000 - 16 - used
-    full = build(BARE, [stage_of(1 + room)])
+    full = build(spec, [stage_of(1 + room)])
     assert full.data[-16:] == small.data[-16:]
     with pytest.raises(AssemblyError, match=r"^huge\.s: 32753 bytes of code do not fit: there are 32752$"):
-        build(BARE, [stage_of(2 + room)])
+        build(spec, [stage_of(2 + room)])
 
 
 @pytest.mark.parametrize(
@@ -228,12 +284,18 @@ def test_one_stage_a_slot():
         build(BARE, [STAGE, STAGE])
 
 
-def test_sources_replace_a_file_and_an_unknown_name_is_refused(blob):
-    other = build(BARE, sources={"flat32.s": asm_source("flat32.s") + "\n    nop\n"})
+@pytest.mark.parametrize("file", ["params.s", "fw_cfg.s"])
+def test_sources_replace_a_file_and_an_unknown_name_is_refused(spec, blob, file):
+    other = build(spec, sources={"flat32.s": asm_source("flat32.s") + "\n    nop\n"})
     assert len(other.listing) == len(blob.listing) + 1
-    assert build(BARE, sources={"flat32.s": asm_source("flat32.s")}) == blob
+    assert build(spec, sources={"flat32.s": asm_source("flat32.s")}) == blob
     with pytest.raises(BootError, match=r"^the firmware has no source file bogus\.s$"):
-        build(BARE, sources={"bogus.s": ""})
+        build(spec, sources={"bogus.s": ""})
+    if (file == "params.s") != (spec is BARE):
+        with pytest.raises(BootError, match=f"no source file {file}"):
+            build(spec, sources={file: ""})
+    else:
+        assert build(spec, sources={file: asm_source(file)}) == blob
 
 
 def test_an_error_in_a_replaced_file_names_it():
@@ -245,35 +307,31 @@ def test_an_error_in_a_replaced_file_names_it():
 
 
 @pytest.mark.parametrize("stages", [(), (STAGE,)], ids=["plain", "stage"])
-def test_the_listing_covers_every_byte_that_is_not_0(stages):
-    one = build(BARE, stages, verbose=True)
+def test_the_listing_covers_every_byte_that_is_not_0(spec, stages):
+    one = build(spec, stages, verbose=True)
     covered = bytearray(len(one.data))
     for line in one.listing:
         at = line.address - one.paddr
         assert one.data[at : at + len(line.data)] == line.data
         assert not any(covered[at : at + len(line.data)]), "two lines say what a byte is"
         covered[at : at + len(line.data)] = b"\x01" * len(line.data)
-    assert {at for at, byte in enumerate(one.data) if byte and not covered[at]} == {0, 1, 2, 3, 4}  # PVHB, version 1
+    head = {0, 1, 2, 3, 4} if spec is BARE else set()  # PVHB, version 1
+    assert {at for at, byte in enumerate(one.data) if byte and not covered[at]} == head
 
 
-def test_listing_text(blob):
+LISTED = {
+    "bare": "params memmap modules start_info handoff params_panics panic tables",
+    "microvm": "fw_cfg e820 fw_cfg_kernel start_info handoff fw_cfg_read fw_cfg_panics panic tables fw_cfg_tables",
+}
+
+
+def test_listing_text(spec, blob):
     lines = blob.listing_text().split("\n")
     assert lines[0] == "; realmode.s"
     assert lines[1] == "ffff8000  real_mode:"
     assert next(line for line in lines if line.endswith("  cld")).split()[1] == "fc"
     files = [line[2:] for line in lines if line.startswith("; ")]
-    assert files == [
-        "realmode.s",
-        "flat32.s",
-        "params.s",
-        "memmap.s",
-        "start_info.s",
-        "handoff.s",
-        "panic.s",
-        "tables.s",
-        "panics.s",
-        "reset.s",
-    ]
+    assert files == [f"{name}.s" for name in f"realmode flat32 {LISTED[spec.name]} panics reset".split()]
     labels = {line.split()[1].removesuffix(":") for line in lines if re.fullmatch(r"[0-9a-f]{8}  \w+:", line)}
     assert labels == set(blob.symbols)
 
@@ -283,10 +341,12 @@ def test_locate(blob):
     assert (place.symbol, place.offset, place.source) == ("reset_vector", 0, "reset.s:9")
     handoff = blob.locate(blob.symbols["handoff"] + 2)
     assert str(handoff) == "handoff+0x2 (handoff.s:30)"
-    assert blob.locate(blob.symbols["panic_NO_PARAMS"] + 5).symbol == "panic_NO_PARAMS"
+    assert blob.locate(blob.symbols["panic_STAGE_END"] + 5).symbol == "panic_STAGE_END"
+    assert blob.locate(0xFFFFFFF8).source == "reset.s:13"
     assert blob.locate(0x1000) is None
     assert blob.locate(0xFFFF0000) is None
     assert blob.locate(RESET_VECTOR - 1) is None
+    assert blob.locate(RESET_VECTOR + 7).symbol == "reset_vector"
 
 
 def test_locate_finds_a_place_for_each_line_of_the_listing(blob):
@@ -308,7 +368,7 @@ def test_elf(blob):
 
 @pytest.fixture
 def elf_path(blob, tmp_path):
-    path = tmp_path / "bare.elf"
+    path = tmp_path / "fw.elf"
     path.write_bytes(blob.elf())
     return str(path)
 
@@ -349,6 +409,7 @@ def test_each_phase_opens_with_its_contract(name):
     assert places == sorted(places)
 
 
-def test_the_firmware_is_made_of_all_source_files():
-    firmware = {name for name in ASM_FILES if not name.startswith("guest")}
-    assert {unit.name for unit in firmware_units([STAGE], {})} == {*firmware, "panics.s", "my.s"}
+def test_the_firmwares_are_made_of_all_source_files():
+    files = {name for name in ASM_FILES if not name.startswith("guest")}
+    used = {unit.name for spec in MACHINES.values() for unit in firmware_units(spec, [STAGE], {})}
+    assert used == {*files, "panics.s", "my.s"}

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from pvhboot.shim.abi.e820 import E820Entry
 from pvhboot.shim.abi.x86 import (
     ADDRESS_4G,
     CPUID_1_EDX_MTRR,
@@ -42,6 +43,7 @@ class KvmEngine:
     """Executes a Board on /dev/kvm. Register names are those of Handoff also in 64-bit mode: `eax` then holds RAX."""
 
     name = "kvm"
+    host_reserved: tuple[E820Entry, ...] = ()
 
     def run(self, board: Board, until: Until, limits: Limits, on_handoff: Callable[[Handoff], None]) -> Run:
         """See Engine. Only in the main thread, whose SIGALRM and real-time timer it borrows."""

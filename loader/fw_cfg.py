@@ -1,0 +1,89 @@
+"""What QEMU's fw_cfg holds on a `microvm` that boots a plan, as far as firmware looks at it.
+
+Source: QEMU hw/i386/microvm.c, hw/i386/x86.c (x86_load_linux), hw/i386/multiboot.c, hw/nvram/fw_cfg.c; compared with a
+running QEMU by tests/emu/test_fw_cfg_live.py. Not there: bootorder, bios-geometry, etc/boot-fail-wait, etc/fdt, option ROMs.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from pvhboot.shim.abi import fw_cfg
+from pvhboot.shim.abi.e820 import E820_ENTRY, E820Entry
+from pvhboot.shim.abi.pvh import MEMMAP_TYPE_RAM
+from pvhboot.shim.errors import BootError
+from pvhboot.shim.machines import ram_spans
+
+from .image import BytesImage
+from .plan import BootPlan
+
+# Of the kernel file that QEMU hands over. It keeps a pointer to a buffer on its stack (x86_load_linux), so what a guest reads
+# there is up to chance; here it is what was meant.
+_HEADER_BYTES: Final = 8192
+
+
+class Item(Protocol):
+    """The bytes of an item; `size` in bytes."""
+
+    size: int
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fills the whole buffer from `offset` bytes into the item."""
+
+
+def host_e820(plan: BootPlan) -> list[E820Entry]:
+    """The file etc/e820: what the host reserves itself, then RAM, in QEMU's order."""
+    ram = ram_spans(plan.spec, plan.ram_size)
+    return [*plan.host_reserved, *(E820Entry(span.start, span.size, MEMMAP_TYPE_RAM) for span in ram)]
+
+
+def fw_cfg_items(plan: BootPlan) -> Mapping[int, Item]:
+    """Every item by its key, the directory included. Numbers are little-endian, as on a PC; the directory is big-endian.
+
+    The kernel and the modules of the plan must still be open when an item is read.
+    """
+
+    def number(value: int, size: int = 4) -> Item:
+        return BytesImage(value.to_bytes(size, "little"))
+
+    kernel = plan.kernel
+    header = bytearray(_HEADER_BYTES)
+    kernel.read_into(0, memoryview(header)[: min(_HEADER_BYTES, kernel.image_size)])
+    start, end = kernel.segments[0].paddr, max(segment.end for segment in kernel.segments)
+    cmdline = (plan.cmdline or b"") + b"\0"
+    items: dict[int, Item] = {
+        fw_cfg.FW_CFG_SIGNATURE: BytesImage(fw_cfg.FW_CFG_SIGNATURE_DATA),
+        fw_cfg.FW_CFG_ID: number(fw_cfg.FW_CFG_VERSION | (fw_cfg.FW_CFG_VERSION_DMA if plan.dma else 0)),
+        fw_cfg.FW_CFG_RAM_SIZE: number(plan.ram_size, 8),
+        fw_cfg.FW_CFG_NB_CPUS: number(1, 2),
+        fw_cfg.FW_CFG_MAX_CPUS: number(1, 2),
+        fw_cfg.FW_CFG_IRQ0_OVERRIDE: number(1),
+        fw_cfg.FW_CFG_KERNEL_ADDR: number(start & 0xFFFFFFFF),
+        fw_cfg.FW_CFG_KERNEL_SIZE: number(end - start & 0xFFFFFFFF),
+        fw_cfg.FW_CFG_KERNEL_ENTRY: number(plan.entry),
+        fw_cfg.FW_CFG_CMDLINE_SIZE: number(len(cmdline)),
+        fw_cfg.FW_CFG_CMDLINE_DATA: BytesImage(cmdline),
+        fw_cfg.FW_CFG_SETUP_SIZE: number(len(header)),
+        fw_cfg.FW_CFG_SETUP_DATA: BytesImage(header),
+    }
+    for module in plan.modules:
+        items |= {
+            fw_cfg.FW_CFG_INITRD_ADDR: number(module.paddr),
+            fw_cfg.FW_CFG_INITRD_SIZE: number(module.payload.size),
+            fw_cfg.FW_CFG_INITRD_DATA: module.payload,
+        }
+    files = {fw_cfg.E820_FILE: BytesImage(b"".join(map(E820_ENTRY.pack, host_e820(plan))))}
+    return items | with_directory(files)
+
+
+def with_directory(files: Mapping[bytes, Item]) -> dict[int, Item]:
+    """Files by name as items by key, with the directory that lists them, sorted; BootError for a name that is too long."""
+    items: dict[int, Item] = {}
+    directory = len(files).to_bytes(fw_cfg.FW_CFG_FILE_COUNT_BYTES, "big")
+    for key, name in enumerate(sorted(files), fw_cfg.FW_CFG_FILE_FIRST):
+        if len(name) >= fw_cfg.FW_CFG_MAX_FILE_PATH:
+            raise BootError(
+                f"fw_cfg has no room for a file name of {len(name)} bytes: {fw_cfg.FW_CFG_MAX_FILE_PATH - 1} at most"
+            )
+        directory += fw_cfg.FW_CFG_FILE.pack(fw_cfg.FwCfgFile(files[name].size, key, 0, name))
+        items[key] = files[name]
+    return {fw_cfg.FW_CFG_FILE_DIR: BytesImage(directory), **items}

@@ -1,0 +1,135 @@
+# The host's memory map (etc/e820) to the PVH memory map: what the host says, and what only the firmware knows, the ROM.
+#
+# In:       ebp = fw_cfg reader
+# Out:      the memory map at MEMMAP_PADDR, sorted, no two ranges overlapping; ebx = its entries
+# Clobbers: eax, ecx, edx, esi, edi
+
+    POST POST_MEMMAP
+
+# The file's key and size stand in the directory. Almost always the first piece of it has the file.
+    mov eax, FW_CFG_READ_FILE_DIR
+    mov ecx, FW_CFG_FILE_COUNT_BYTES + FW_CFG_DIR_CHUNK * SIZEOF_FW_CFG_FILE
+    mov edi, TRANSFER_PADDR
+    call ebp
+    mov ebx, dword ptr [TRANSFER_PADDR]
+    bswap ebx
+    cmp ebx, FW_CFG_MAX_FILES
+    ja e820_bad_directory
+e820_chunk:
+    mov ecx, FW_CFG_DIR_CHUNK
+    mov esi, TRANSFER_PADDR + FW_CFG_FILE_COUNT_BYTES
+e820_file:
+    dec ebx
+    js e820_no_file
+    cmp dword ptr [esi + FW_CFG_FILE_NAME], E820_FILE_0
+    jne e820_next_file
+    cmp dword ptr [esi + FW_CFG_FILE_NAME + 4], E820_FILE_4
+    jne e820_next_file
+    cmp byte ptr [esi + FW_CFG_FILE_NAME + 8], 0
+    je e820_found
+e820_next_file:
+    add esi, SIZEOF_FW_CFG_FILE
+    dec ecx
+    jnz e820_file
+    mov eax, FW_CFG_READ_ON
+    mov ecx, FW_CFG_DIR_CHUNK * SIZEOF_FW_CFG_FILE
+    mov edi, TRANSFER_PADDR + FW_CFG_FILE_COUNT_BYTES
+    call ebp
+    jmp e820_chunk
+
+e820_found:
+    mov ecx, dword ptr [esi + FW_CFG_FILE_SIZE]
+    bswap ecx
+    lea eax, [ecx - 1]                  # 1..max in one comparison: 0 becomes the largest number
+    cmp eax, FW_CFG_MAX_E820 * SIZEOF_E820_ENTRY - 1
+    ja e820_bad_count
+    lea ebx, [ecx + TRANSFER_PADDR]     # where the host's entries will end
+    mov eax, dword ptr [esi + FW_CFG_FILE_SELECT]
+    bswap eax                           # the key to the upper half...
+    mov ax, FW_CFG_READ_ON | FW_CFG_DMA_CTL_SELECT # ...over the reserved field in the lower
+    mov edi, TRANSFER_PADDR
+    call ebp
+
+# First the RAM below the low copy of the ROM, and that copy. The host's RAM from 0 then begins behind it.
+    mov esi, offset rom_memmap_low
+    mov edi, MEMMAP_PADDR
+    mov ecx, 2 * SIZEOF_HVM_MEMMAP_ENTRY / 4
+    rep movsd
+    mov esi, TRANSFER_PADDR
+    xor edx, edx                        # how many begin at 0
+e820_entry:
+    mov eax, dword ptr [esi + E820_ENTRY_SIZE]
+    or eax, dword ptr [esi + E820_ENTRY_SIZE + 4]
+    jz e820_empty                       # says nothing
+    mov eax, dword ptr [esi + E820_ENTRY_ADDR]
+    or eax, dword ptr [esi + E820_ENTRY_ADDR + 4]
+    jnz e820_copy
+    inc edx
+    cmp dword ptr [esi + E820_ENTRY_TYPE], MEMMAP_TYPE_RAM
+    jne e820_bad_low
+    mov dword ptr [esi + E820_ENTRY_ADDR], LOW_ROM_END
+    sub dword ptr [esi + E820_ENTRY_SIZE], LOW_ROM_END
+    sbb dword ptr [esi + E820_ENTRY_SIZE + 4], eax
+    jc e820_bad_low
+    mov eax, dword ptr [esi + E820_ENTRY_SIZE]
+    or eax, dword ptr [esi + E820_ENTRY_SIZE + 4]
+    jz e820_bad_low
+e820_copy:
+    mov ecx, SIZEOF_E820_ENTRY / 4
+    rep movsd
+    xor eax, eax                        # what a map entry's reserved field holds
+    stosd
+e820_next:
+    cmp esi, ebx
+    jb e820_entry
+    jne e820_bad_count                  # the file ends within an entry
+    dec edx
+    jnz e820_bad_low
+    mov esi, offset rom_memmap_high
+    mov ecx, SIZEOF_HVM_MEMMAP_ENTRY / 4
+    rep movsd
+
+# Sorted by walking up and, where two are the wrong way round, exchanging them and going one back. A map that is sorted
+# already costs one look at each entry, and each pair of neighbours is looked at after its last change: so at the end none
+# overlap.
+    mov esi, MEMMAP_PADDR
+e820_sort:
+    mov eax, dword ptr [esi + HVM_MEMMAP_ENTRY_ADDR]
+    mov edx, dword ptr [esi + HVM_MEMMAP_ENTRY_ADDR + 4]
+    add eax, dword ptr [esi + HVM_MEMMAP_ENTRY_SIZE]
+    adc edx, dword ptr [esi + HVM_MEMMAP_ENTRY_SIZE + 4]
+    jc e820_overlap                     # it wraps
+    add esi, SIZEOF_HVM_MEMMAP_ENTRY
+    cmp esi, edi
+    je e820_sorted
+    sub eax, dword ptr [esi + HVM_MEMMAP_ENTRY_ADDR]
+    sbb edx, dword ptr [esi + HVM_MEMMAP_ENTRY_ADDR + 4]
+    jc e820_sort                        # it ends before the next one begins...
+    or eax, edx
+    jz e820_sort                        # ...or where that begins
+
+# Out of order, or overlapping: which of the two, the addresses tell.
+    mov eax, dword ptr [esi + HVM_MEMMAP_ENTRY_ADDR]
+    mov edx, dword ptr [esi + HVM_MEMMAP_ENTRY_ADDR + 4]
+    sub eax, dword ptr [esi - SIZEOF_HVM_MEMMAP_ENTRY + HVM_MEMMAP_ENTRY_ADDR]
+    sbb edx, dword ptr [esi - SIZEOF_HVM_MEMMAP_ENTRY + HVM_MEMMAP_ENTRY_ADDR + 4]
+    jnc e820_overlap
+    mov ecx, SIZEOF_HVM_MEMMAP_ENTRY / 4
+1:  mov eax, dword ptr [esi + ecx * 4 - 4]
+    xchg eax, dword ptr [esi + ecx * 4 - 4 - SIZEOF_HVM_MEMMAP_ENTRY]
+    mov dword ptr [esi + ecx * 4 - 4], eax
+    dec ecx
+    jnz 1b
+    sub esi, 2 * SIZEOF_HVM_MEMMAP_ENTRY # the one before the lower of the two: nothing sorts before the first, RAM from 0
+    jmp e820_sort
+
+e820_empty:
+    add esi, SIZEOF_E820_ENTRY
+    jmp e820_next
+
+e820_sorted:
+    lea eax, [edi - MEMMAP_PADDR]
+    xor edx, edx
+    mov ecx, SIZEOF_HVM_MEMMAP_ENTRY
+    div ecx
+    mov ebx, eax

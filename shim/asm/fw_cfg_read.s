@@ -1,0 +1,66 @@
+# Reading fw_cfg: the routines that the phases call, by ebp or by name. Each says below where it differs.
+#
+# In:       eax = FW_CFG_READ_*, ecx = bytes, edi = where to put them, a stack
+# Out:      the bytes in place, edi as it was: zeros beyond the end of an item, and for an item that is not there
+# Clobbers: eax, ecx, edx
+
+# A number of 32 bits.
+#
+# In:       eax = FW_CFG_READ_*, edi = where to put it, ebp = fw_cfg_read_dma or fw_cfg_read_pio
+# Out:      eax = the number
+# Clobbers: ecx, edx
+fw_cfg_read_word:
+    mov ecx, 4
+    call ebp
+    mov eax, dword ptr [edi]
+    ret
+
+# By DMA: one write starts the transfer, and QEMU has done it when the write returns. The selection of the item travels in
+# the descriptor.
+#
+# In:       eax = FW_CFG_READ_*, ecx = bytes, edi = where to put them
+# Clobbers: eax, ecx, edx
+fw_cfg_read_dma:
+    bswap eax                           # the descriptor is big-endian
+    mov dword ptr [FW_CFG_DMA_PADDR + FW_CFG_DMA_CONTROL], eax
+    bswap ecx
+    mov dword ptr [FW_CFG_DMA_PADDR + FW_CFG_DMA_LENGTH], ecx
+    mov eax, edi
+    bswap eax
+    mov dword ptr [FW_CFG_DMA_PADDR + FW_CFG_DMA_ADDRESS + 4], eax
+    mov eax, FW_CFG_DMA_PADDR_SWAPPED   # the register is big-endian too
+    mov edx, FW_CFG_DMA_LOW_PORT
+    out dx, eax
+    cmp dword ptr [FW_CFG_DMA_PADDR + FW_CFG_DMA_CONTROL], 0
+    jne fw_cfg_dma_wait
+    ret
+
+# The interface allows a host that takes its time; not one that takes for ever, nor one that says no.
+fw_cfg_dma_wait:
+    mov ecx, FW_CFG_DMA_POLLS
+1:  mov eax, dword ptr [FW_CFG_DMA_PADDR + FW_CFG_DMA_CONTROL]
+    test eax, eax
+    jz 2f
+    bswap eax
+    test al, FW_CFG_DMA_CTL_ERROR
+    jnz fw_cfg_dma_failed
+    dec ecx
+    jnz 1b
+    jmp fw_cfg_dma_failed
+2:  ret
+
+# By port, where there is no DMA: a byte at a time.
+#
+# In:       eax = FW_CFG_READ_*, ecx = bytes, edi = where to put them
+# Clobbers: eax, ecx, edx
+fw_cfg_read_pio:
+    test al, FW_CFG_DMA_CTL_SELECT
+    jz 1f                               # on with the item that is being read
+    shr eax, FW_CFG_DMA_CTL_KEY_SHIFT
+    mov edx, FW_CFG_PORT
+    out dx, ax
+1:  mov edx, FW_CFG_DATA_PORT
+    push edi
+    rep insb
+    pop edi
+    ret
