@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pvhboot {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_boot(commands.add_parser("boot", help="boot a kernel and check its handoff"))
+    _add_compare(commands.add_parser("compare", help="boot on several engines and say whether they agree"))
     _add_build(commands.add_parser("build", help="write a firmware image"))
     _add_plan(commands.add_parser("plan", help="show where a boot would put everything"))
     _add_inspect(commands.add_parser("inspect", help="say what a file is and whether it can be PVH-booted"))
@@ -81,6 +82,11 @@ def _add_boot(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kernel", nargs="?", metavar="KERNEL", help="a PVH kernel (default: the built-in conformance guest)")
     _add_what_to_boot(parser)
     parser.add_argument("--engine", choices=ENGINES, default="unicorn", help="default: %(default)s")
+    parser.add_argument("--accel", choices=("tcg", "kvm"), help="of the engine qemu (default: tcg)")
+    parser.add_argument(
+        "--qemu-arg", metavar="ARG", action="append", default=[], help="a further argument for QEMU; can be repeated"
+    )
+    parser.add_argument("--no-dma", action="store_true", help="a fw_cfg without its DMA interface (microvm)")
     parser.add_argument("--firmware", metavar="FILE", help="a ROM image to run instead of pvhboot's own")
     parser.add_argument(
         "--until",
@@ -92,6 +98,17 @@ def _add_boot(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-exits", metavar="N", type=int, help="at most N device accesses")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
     parser.add_argument("-v", "--verbose", action="store_true", help="list the clauses that are met, too")
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kernel", nargs="?", metavar="KERNEL", help="a PVH kernel (default: the built-in conformance guest)")
+    _add_what_to_boot(parser)
+    parser.add_argument(
+        "--engine", choices=ENGINES, action="append", help="one to compare; repeat it (default: all that this host has)"
+    )
+    parser.add_argument("--firmware", metavar="FILE", help="a ROM image to run instead of pvhboot's own")
+    parser.add_argument("--timeout", metavar="SECONDS", type=float, default=120.0, help="for each (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:

@@ -4,38 +4,49 @@ import argparse
 import json
 import sys
 
-from pvhboot.shim.blob import Blob
+from pvhboot.shim.abi.firmware import FW_CFG
 from pvhboot.shim.errors import BootError
-from pvhboot.shim.files import read_file
-from pvhboot.shim.machines import ROM_MAX, machine
+from pvhboot.shim.machines import machine
 from pvhboot.shim.stock import default_blob
 
-from ..engines.base import Limits, Until
+from ..engines.base import Engine, Limits, Until
 from ..reasons import CONSOLE, EXIT, HANDOFF
 from ..report.as_json import outcome_to_json
-from ..report.text import header, outcome_text
+from ..report.text import outcome_text, subject_text
 from ..session import boot, get_engine
-from .common import open_kernel, plan_from
+from .common import open_kernel, plan_from, read_firmware
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0 if the run ended as asked with a clean handoff, else 1."""
     until = _until(arguments)
     limits = _limits(arguments)
-    blob = _firmware(arguments.firmware) if arguments.firmware is not None else default_blob(machine(arguments.machine))
-    engine = get_engine(arguments.engine)
+    blob = read_firmware(arguments.firmware) if arguments.firmware is not None else default_blob(machine(arguments.machine))
+    engine = _engine(arguments)
+    if arguments.no_dma and machine(arguments.machine).source != FW_CFG:
+        raise BootError(f"--no-dma is about fw_cfg, which the machine {arguments.machine} does not have")
     with open_kernel(arguments.kernel) as kernel:
-        plan = plan_from(arguments, kernel, blob.data)
+        plan = plan_from(arguments, kernel, blob.data, host_reserved=engine.host_reserved, dma=not arguments.no_dma)
         if arguments.json:
             outcome = boot(plan, blob, engine, until, limits)
             print(json.dumps(outcome_to_json(outcome), indent=2))
             return 0 if outcome.ok else 1
-        print(header(plan, engine.name, blob), flush=True)
+        print(f"{subject_text(plan, blob)}, engine {engine.name}", flush=True)
         outcome = boot(plan, blob, engine, until, limits, _print_console)
         if outcome.console and not outcome.console.endswith(b"\n"):
             print()
         print(outcome_text(outcome, arguments.verbose))
     return 0 if outcome.ok else 1
+
+
+def _engine(arguments: argparse.Namespace) -> Engine:
+    if arguments.engine == "qemu":
+        from ..engines.qemu.engine import QemuEngine
+
+        return QemuEngine(arguments.accel or "tcg", arguments.qemu_arg)
+    if arguments.accel or arguments.qemu_arg:
+        raise BootError(f"--{'accel' if arguments.accel else 'qemu-arg'} is for the engine qemu: add --engine qemu")
+    return get_engine(arguments.engine)
 
 
 def _print_console(data: bytes) -> None:
@@ -65,9 +76,3 @@ def _limits(arguments: argparse.Namespace) -> Limits:
         if value is not None and not value > 0:
             raise BootError(f"{name} {value}: give a number above 0")
     return Limits(arguments.max_instructions, arguments.max_exits, arguments.timeout)
-
-
-def _firmware(path: str) -> Blob:
-    """A ROM from a file: nothing is known of it but its bytes."""
-    data = read_file(path, "firmware", ROM_MAX)
-    return Blob(data, {}, (), {})

@@ -3,6 +3,7 @@
 import argparse
 
 from pvhboot.loader.sizes import parse_memory, show_size
+from pvhboot.shim.abi.firmware import PARAMS
 from pvhboot.shim.blob import Blob
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.image import build
@@ -60,6 +61,8 @@ def _filled(arguments: argparse.Namespace, blob: Blob) -> tuple[Blob, str]:
             if getattr(arguments, name):
                 raise BootError(f"--{name} says what to boot: it needs --kernel")
         return blob, ""
+    if blob.manifest["spec"]["source"] != PARAMS:
+        raise BootError(f"--kernel: the firmware of {arguments.machine} asks fw_cfg what to boot: give the kernel to QEMU")
     with open_kernel(arguments.kernel) as kernel:
         plan = plan_from(arguments, kernel, blob.data)
     filled = blob._replace(data=plan.rom)

@@ -9,11 +9,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from pvhboot.loader.kernel import Kernel
-from pvhboot.loader.plan import BootPlan, Module, make_plan
+from pvhboot.loader.modules import Module
+from pvhboot.loader.plan import BootPlan, make_plan
 from pvhboot.loader.sizes import parse_memory
+from pvhboot.shim.abi.e820 import E820Entry
+from pvhboot.shim.blob import Blob
 from pvhboot.shim.errors import BootError
-from pvhboot.shim.machines import machine
+from pvhboot.shim.files import read_file
+from pvhboot.shim.machines import ROM_MAX, machine
 from pvhboot.shim.stock import GUEST_BITS, default_guest
+
+from ..progress import shown_progress
 
 BUILTIN_GUEST = "conformance guest"
 
@@ -22,11 +28,24 @@ def open_kernel(path: str | None) -> Kernel:
     """The kernel of that name; None: the conformance guest."""
     if path is None:
         return Kernel.from_bytes(default_guest(GUEST_BITS[0]), BUILTIN_GUEST)
-    return Kernel.open(path)
+    with shown_progress(f"unpacking {path}") as progress:
+        return Kernel.open(path, progress)
 
 
-def plan_from(arguments: argparse.Namespace, kernel: Kernel, firmware: bytes) -> BootPlan:
-    """The plan for --initrd, --module, --append, --memory and --machine."""
+def read_firmware(path: str) -> Blob:
+    """A ROM from a file: nothing is known of it but its bytes."""
+    return Blob(read_file(path, "firmware", ROM_MAX), {}, (), {})
+
+
+def plan_from(
+    arguments: argparse.Namespace,
+    kernel: Kernel,
+    firmware: bytes,
+    *,
+    host_reserved: Sequence[E820Entry] = (),
+    dma: bool = True,
+) -> BootPlan:
+    """The plan for --initrd, --module, --append, --memory and --machine; the rest as in make_plan."""
     modules = [Module(arguments.initrd)] if arguments.initrd is not None else []
     for text in arguments.module:
         path, comma, cmdline = text.partition(",")
@@ -38,6 +57,8 @@ def plan_from(arguments: argparse.Namespace, kernel: Kernel, firmware: bytes) ->
         memory=parse_memory(arguments.memory),
         modules=modules,
         cmdline=arguments.append,
+        host_reserved=host_reserved,
+        dma=dma,
     )
 
 

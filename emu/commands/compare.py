@@ -1,0 +1,89 @@
+"""`pvhboot compare`: one boot on several engines, and whether they agree."""
+
+import argparse
+import json
+from typing import Any
+
+from pvhboot.shim.errors import BootError
+from pvhboot.shim.machines import machine
+from pvhboot.shim.stock import default_blob
+
+from ..check import OK
+from ..comparison import Comparison, compare
+from ..engines.base import Limits, Until, describe_stop
+from ..reasons import HANDOFF
+from ..report.text import cost_text, subject_text
+from ..session import ENGINES, Outcome, boot, get_engine
+from .common import open_kernel, plan_from, read_firmware
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 if the handoff is clean on each engine and the same on all, else 1."""
+    blob = default_blob(machine(arguments.machine)) if arguments.firmware is None else read_firmware(arguments.firmware)
+    names = arguments.engine or ENGINES
+    outcomes: list[Outcome] = []
+    missing: dict[str, str] = {}
+    with open_kernel(arguments.kernel) as kernel:
+        plan = plan_from(arguments, kernel, blob.data)
+        for name in names:
+            try:
+                outcomes.append(boot(plan, blob, get_engine(name), Until(HANDOFF), Limits(seconds=arguments.timeout)))
+            except BootError as error:
+                if arguments.engine or name == names[0]:
+                    raise
+                missing[name] = str(error)  # nobody has asked for it by name: the host need not have it
+    comparison = compare(outcomes)
+    agree = not comparison.differences and all(outcome.ok for outcome in outcomes)
+    if arguments.json:
+        print(json.dumps(_to_json(outcomes, missing, comparison, agree), indent=2))
+    else:
+        print(subject_text(plan, blob))
+        print("\n".join([*_engine_lines(outcomes, missing), *_verdict_lines(comparison)]))
+    return 0 if agree else 1
+
+
+def _engine_lines(outcomes: list[Outcome], missing: dict[str, str]) -> list[str]:
+    lines = []
+    for outcome in outcomes:
+        good = sum(finding.status == OK for finding in outcome.findings)
+        reached = "" if outcome.handoff is None else f", {good} of {len(outcome.findings)} clauses met"
+        cost = "" if outcome.handoff is None else cost_text(outcome.handoff.counts)
+        lines.append(f"  {outcome.engine:<8} {describe_stop(outcome.run.stop)}{cost}{reached}")
+        lines += [
+            f"    {finding.status:<12}  {finding.clause:<20}  {finding.detail}"
+            for finding in outcome.findings
+            if finding.status != OK
+        ]
+    return lines + [f"  {name:<8} not run: {why}" for name, why in missing.items()]
+
+
+def _verdict_lines(comparison: Comparison) -> list[str]:
+    if not comparison.differences:
+        lines = [f"the same on all: {', '.join(comparison.compared)}"]
+        if len(comparison.accesses) > 1:
+            lines.append(f"the same on {' and '.join(comparison.accesses)}: every device access")
+        return lines
+    lines = []
+    for difference in comparison.differences:
+        lines.append(f"not the same: {difference.what}")
+        lines += [f"  {engine:<8} {value}" for engine, value in difference.values.items()]
+    return lines
+
+
+def _to_json(outcomes: list[Outcome], missing: dict[str, str], comparison: Comparison, agree: bool) -> dict[str, Any]:
+    return {
+        "ok": agree,
+        "engines": {
+            outcome.engine: {
+                "ok": outcome.ok,
+                "stop": {"reason": outcome.run.stop.reason, "detail": outcome.run.stop.detail},
+                "findings": [finding._asdict() for finding in outcome.findings],
+                "counts": dict(outcome.handoff.counts) if outcome.handoff else None,
+            }
+            for outcome in outcomes
+        },
+        "not_run": missing,
+        "compared": list(comparison.compared),
+        "accesses_compared": list(comparison.accesses),
+        "differences": [{"what": difference.what, **difference.values} for difference in comparison.differences],
+    }

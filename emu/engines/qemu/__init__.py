@@ -1,0 +1,1 @@
+"""The engine that has QEMU run a boot."""

@@ -1,0 +1,124 @@
+"""The QEMU command line for a plan, and the files that it names.
+
+Source: QEMU's man page qemu-system-x86_64(1); docs/system/i386/microvm.rst, docs/system/generic-loader.rst.
+"""
+
+import os
+import shutil
+import struct
+from collections.abc import Mapping
+from typing import Final
+
+from pvhboot.loader.plan import BootPlan
+from pvhboot.shim.abi.devices import DEBUG_EXIT_PORT, DEBUG_EXIT_SIZE
+from pvhboot.shim.abi.firmware import DEBUGCON_PORT, PARAMS
+from pvhboot.shim.errors import BootError
+from pvhboot.shim.machines import MICROVM, ROM_GRANULE, low_rom_span
+
+PROGRAM: Final = "qemu-system-x86_64"
+# The character devices: two that are talked with, and two that are only listened to.
+SOCKETS: Final = ("qmp", "gdb")
+PIPES: Final = ("console", "debug")
+LOG_FILE: Final = "log"
+_CHUNK: Final = 1 << 20  # bytes
+_MULTIBOOT_MAGIC: Final = 0x1BADB002
+_MULTIBOOT_SEARCH: Final = 8192  # bytes
+_MULTIBOOT_HEADER: Final = 48  # bytes
+# `bare` asks for nothing but RAM and a ROM: QEMU's smallest machine has both.
+_MACHINE: Final = "microvm,acpi=off"
+
+
+def find_program() -> str:
+    """QEMU's path; BootError says how to get it."""
+    path = shutil.which(PROGRAM)
+    if path is None:
+        raise BootError(f"the qemu engine needs {PROGRAM} on the PATH: install it (qemu-system-x86), or use --engine unicorn")
+    return path
+
+
+def command_line(program: str, plan: BootPlan, accelerator: str, directory: str, descriptors: Mapping[str, int]) -> list[str]:
+    """What starts QEMU, stopped before the first instruction; writes the files that it names into `directory`.
+
+    `descriptors` are QEMU's ends of SOCKETS and PIPES. Raises BootError for a plan that QEMU's machine cannot hold.
+    """
+    _check(plan)
+    rom = os.path.join(directory, "rom")
+    with open(rom, "wb") as file:
+        file.write(plan.rom)
+    line = [program, "-nodefaults", "-no-user-config", "-display", "none", "-machine", _MACHINE, "-smp", "1"]
+    line += ["-accel", accelerator, "-m", f"{plan.ram_size >> 10}K", "-bios", rom]
+    line += ["-S", "-no-reboot", "-no-shutdown", "-d", "cpu_reset", "-D", os.path.join(directory, LOG_FILE)]
+    for name in SOCKETS:
+        line += ["-chardev", f"socket,id={name},fd={descriptors[name]}"]
+    for name in PIPES:
+        line += ["-chardev", f"file,id={name},path=/dev/fd/{descriptors[name]}"]
+    line += ["-mon", "chardev=qmp,mode=control", "-gdb", "chardev:gdb", "-serial", "chardev:console"]
+    line += ["-device", f"isa-debugcon,iobase={DEBUGCON_PORT:#x},chardev=debug"]
+    line += ["-device", f"isa-debug-exit,iobase={DEBUG_EXIT_PORT:#x},iosize={DEBUG_EXIT_SIZE:#x}"]
+    return line + _loading(plan, directory)
+
+
+def _check(plan: BootPlan) -> None:
+    """QEMU's microvm has a copy of the ROM below 1 MiB, whatever the plan's machine has."""
+    if len(plan.rom) % ROM_GRANULE:
+        raise BootError(f"QEMU takes no firmware of {len(plan.rom)} bytes: it wants a multiple of 64 KiB")
+    low_rom = low_rom_span(MICROVM, len(plan.rom))
+    assert low_rom is not None
+    for segment in plan.kernel.segments:
+        if segment.paddr < low_rom.end and low_rom.start < segment.end:
+            raise BootError(
+                f"{plan.kernel.path}: a segment at {segment.paddr:#x}-{segment.end:#x} lies where QEMU has a copy of the ROM"
+            )
+
+
+def _loading(plan: BootPlan, directory: str) -> list[str]:
+    kernel = _kernel_file(plan, directory)
+    if plan.source == PARAMS:
+        options = ["-device", f"loader,file={_escaped(kernel)}"]
+        for module in plan.modules:
+            options += ["-device", f"loader,file={_escaped(module.payload.path)},addr={module.paddr:#x},force-raw=on"]
+        return options
+    if (at := _multiboot_header(plan)) is not None:
+        raise BootError(
+            f"{plan.kernel.path}: a Multiboot header at {at:#x}, by which QEMU would load it instead of by PVH: "
+            "use --machine bare"
+        )
+    options = ["-kernel", kernel, "-append", (plan.cmdline or b"").decode("utf-8", "surrogateescape")]
+    for module in plan.modules:
+        options += ["-initrd", module.payload.path]
+    if not plan.dma:
+        options += ["-global", "fw_cfg_io.dma_enabled=off"]
+    return options
+
+
+def _multiboot_header(plan: BootPlan) -> int | None:
+    """Where QEMU finds a Multiboot 1 header in the kernel file (QEMU hw/i386/multiboot.c); None if there is none.
+
+    Source: Multiboot Specification 0.6.96, 3.1.1 and 3.1.2.
+    """
+    head = bytearray(min(_MULTIBOOT_SEARCH, plan.kernel.image_size))
+    plan.kernel.read_into(0, memoryview(head))
+    for at in range(0, len(head) - _MULTIBOOT_HEADER + 1, 4):
+        magic, flags, checksum = struct.unpack_from("<III", head, at)
+        if magic == _MULTIBOOT_MAGIC and not (magic + flags + checksum) & 0xFFFFFFFF:
+            return at
+    return None
+
+
+def _escaped(path: str) -> str:
+    """A value within an option: a comma ends it unless there are two."""
+    return path.replace(",", ",,")
+
+
+def _kernel_file(plan: BootPlan, directory: str) -> str:
+    """The path of the kernel's ELF image: its own file, or one that is written here if it was wrapped."""
+    kernel = plan.kernel
+    if kernel.is_plain_file:
+        return kernel.path
+    path = os.path.join(directory, "kernel")
+    with open(path, "wb") as file:
+        for at in range(0, kernel.image_size, _CHUNK):
+            piece = bytearray(min(_CHUNK, kernel.image_size - at))
+            kernel.read_into(at, memoryview(piece))
+            file.write(piece)
+    return path

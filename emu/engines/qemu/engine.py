@@ -1,0 +1,198 @@
+"""The engine that has QEMU run a boot, as anybody's command line would: `-bios`, and for the machine microvm `-kernel`.
+
+QEMU brings its own memory and devices, of which this engine sees what a monitor and a debugger see: it counts neither
+instructions nor accesses, POST codes are lost, and MTRRs cannot be read. The machine is QEMU's microvm (acpi=off, one CPU) for
+`bare` too. A triple fault is told from a reset by TCG only.
+"""
+
+import selectors
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from pvhboot.shim.abi.e820 import E820Entry
+from pvhboot.shim.abi.pvh import MEMMAP_TYPE_RESERVED
+from pvhboot.shim.errors import BootError
+from pvhboot.shim.machines import low_rom_span, rom_span
+
+from ...board import Board
+from ...handoff import Handoff
+from ...reasons import CONSOLE, EXIT, FAULT, HALT, HANDOFF, LIMIT, RESET
+from ..base import Limits, Run, Stop, Until, halt_detail
+from .gdb import SIGABRT, SIGTRAP, Gdb, GdbGone
+from .memory import QemuMemory
+from .process import QemuProcess
+from .qmp import Qmp, QmpGone
+from .state import CpuState, parse_registers
+
+ACCELERATORS: Final = ("tcg", "kvm")
+# What QEMU's KVM keeps for itself (identity map and TSS): QEMU target/i386/kvm/kvm.c.
+_KVM_RESERVED: Final = E820Entry(0xFEFFC000, 0x4000, MEMMAP_TYPE_RESERVED)
+_LOOK: Final = 0.2  # seconds between two looks at whether the CPU sleeps for ever
+
+
+class QemuEngine:
+    """Has QEMU execute a plan, under the accelerator `tcg` or `kvm`. `extra` are further arguments for its command line."""
+
+    name = "qemu"
+
+    def __init__(self, accelerator: str = "tcg", extra: Sequence[str] = ()) -> None:
+        """Raises BootError for an accelerator that it does not know."""
+        if accelerator not in ACCELERATORS:
+            raise BootError(f"no accelerator named {accelerator!r}; there is: {', '.join(ACCELERATORS)}")
+        self._accelerator = accelerator
+        self._extra = list(extra)
+        self.host_reserved: tuple[E820Entry, ...] = (_KVM_RESERVED,) if accelerator == "kvm" else ()
+
+    def run(self, board: Board, until: Until, limits: Limits, on_handoff: Callable[[Handoff], None]) -> Run:
+        """See Engine. Raises BootError, with QEMU's own words, if QEMU cannot start."""
+        if not board.is_stock:
+            raise BootError("the qemu engine brings memory and devices of its own: it cannot run a board that was changed")
+        if limits.instructions is not None or limits.exits is not None:
+            raise BootError("the qemu engine counts neither instructions nor accesses: use --timeout")
+        if until.kind == CONSOLE:
+            board.stop_at_console_text(until.text)
+        with QemuProcess(board.plan, self._accelerator, self._extra) as process:
+            return _Session(board, until, limits, on_handoff, process).run()
+
+
+class _Session:
+    """One run: QEMU's process, and what it says through its channels."""
+
+    def __init__(
+        self, board: Board, until: Until, limits: Limits, on_handoff: Callable[[Handoff], None], process: QemuProcess
+    ) -> None:
+        self._board = board
+        self._until = until
+        self._limits = limits
+        self._on_handoff = on_handoff
+        self._process = process
+        self._deadline = time.monotonic() + limits.seconds
+        self._qmp = Qmp(process.sockets["qmp"])
+        self._gdb = Gdb(process.sockets["gdb"])
+        plan = board.plan
+        rom, low_rom = rom_span(len(plan.rom)), low_rom_span(plan.spec, len(plan.rom))
+        spans = [*plan.ram, rom, *([low_rom] if low_rom else [])]
+        self._memory = QemuMemory(self._qmp, spans, process.directory)
+        self._handlers: dict[Any, Callable[[], Stop | None]] = {
+            process.pipes["console"]: self._console,
+            process.pipes["debug"]: self._debug_console,
+            process.sockets["qmp"]: self._qmp.receive,
+            process.sockets["gdb"]: self._stopped,
+        }
+
+    def run(self) -> Run:
+        try:
+            self._qmp.negotiate()
+            self._gdb.break_at(self._board.entry, True)
+            self._gdb.resume()
+        except (QmpGone, GdbGone):
+            self._process.exit_status()
+            raise BootError(f"QEMU does not start: {self._process.complaint() or 'and does not say why'}") from None
+        try:
+            stop = self._until_stop()
+        except (QmpGone, GdbGone):
+            return Run(self._ended(), {}, {})
+        return Run(stop, self._last_registers(), {})
+
+    def _until_stop(self) -> Stop:
+        with selectors.DefaultSelector() as selector:
+            for channel in self._handlers:
+                selector.register(channel, selectors.EVENT_READ)
+            look_at = time.monotonic() + _LOOK
+            while True:
+                for key, _ in selector.select(_LOOK):
+                    if stop := self._handlers[key.fileobj]():
+                        return stop
+                if stop := self._events():  # also those that came while an answer was awaited
+                    return stop
+                now = time.monotonic()
+                if now >= look_at:
+                    look_at = now + _LOOK
+                    if (cpu := self._cpu()).dead:
+                        return Stop(HALT, halt_detail(cpu.registers["eflags"]), cpu.linear_ip)
+                if now >= self._deadline:
+                    return Stop(LIMIT, self._limits.seconds_over, self._cpu().linear_ip)
+
+    def _cpu(self) -> CpuState:
+        return parse_registers(self._qmp.monitor("info registers"))
+
+    def _last_registers(self) -> dict[str, int]:
+        try:
+            self._qmp.command("stop")
+            return dict(self._cpu().registers)
+        except QmpGone:
+            return {}
+
+    def _console(self) -> Stop | None:
+        for byte in self._process.receive("console"):
+            self._board.print_byte(byte)
+            if request := self._board.stop:
+                return Stop(request.reason, request.detail, self._cpu().linear_ip)
+        return None
+
+    def _debug_console(self) -> None:
+        self._board.debug_console += self._process.receive("debug")
+
+    def _events(self) -> Stop | None:
+        while self._qmp.events:
+            event = self._qmp.events.popleft()
+            if event["event"] == "SHUTDOWN":
+                return self._shutdown(event["data"])
+        return None
+
+    def _shutdown(self, data: dict[str, Any]) -> Stop:
+        place = self._cpu().linear_ip
+        if self._process.has_logged("Triple fault"):
+            return Stop(FAULT, "triple fault", place)
+        if data["reason"] == "guest-reset":
+            return Stop(RESET, "the guest was reset, by a port or by a triple fault", place)
+        return Stop(EXIT, f"the machine was turned off ({data['reason']})", place, 0)
+
+    def _stopped(self) -> Stop | None:
+        signal = self._gdb.stop_signal()
+        if signal == SIGABRT:
+            why = self._process.complaint()
+            return Stop(FAULT, f"QEMU cannot go on{': ' + why if why else ''}", self._cpu().linear_ip)
+        if signal != SIGTRAP:
+            return None  # paused for another reason, of which an event tells
+        cpu = self._cpu()
+        if cpu.linear_ip != self._board.entry:
+            return Stop(FAULT, f"a debug exception at {cpu.linear_ip:#x}", cpu.linear_ip)
+        self._on_handoff(self._handoff(cpu))
+        if self._until.kind == HANDOFF:
+            return Stop(HANDOFF, "", cpu.linear_ip)
+        self._memory.forget()
+        self._gdb.break_at(self._board.entry, False)
+        self._gdb.resume()
+        return None
+
+    def _handoff(self, cpu: CpuState) -> Handoff:
+        return Handoff(
+            engine=QemuEngine.name,
+            registers=cpu.registers,
+            segments=cpu.segments,
+            has_mtrr=None,
+            mtrr_def_type=None,
+            memory=self._memory,
+            rom_writes=(),
+            counts={},
+        )
+
+    def _ended(self) -> Stop:
+        """QEMU has gone: the guest wrote to the debug-exit port, or something is wrong with QEMU."""
+        self._drain()
+        status = self._process.exit_status()
+        if status > 0 and status & 1:
+            value = status >> 1
+            return Stop(EXIT, f"the guest left with {value}", None, value)
+        why = f"signal {-status}" if status < 0 else f"status {status}"
+        return Stop(FAULT, f"QEMU has ended with {why}: {self._process.complaint() or 'it does not say why'}", None)
+
+    def _drain(self) -> None:
+        """What was printed before the end."""
+        while data := self._process.receive("console"):
+            for byte in data:
+                self._board.print_byte(byte)
+        while data := self._process.receive("debug"):
+            self._board.debug_console += data

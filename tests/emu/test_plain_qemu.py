@@ -1,0 +1,74 @@
+"""The blob as anybody uses it: on the command line of a plain QEMU, with no pvhboot in sight, to user space and out again."""
+
+import re
+import subprocess
+
+import pytest
+from host import QEMU, qemu_problem
+from initramfs import MARK, initramfs
+from pvhboot.emu.cli import main
+from pvhboot.loader.sizes import parse_memory
+from pvhboot.shim.machines import MIB
+
+CMDLINE = "console=ttyS0 reboot=t panic=-1"
+
+
+@pytest.fixture(scope="module")
+def firmware(tmp_path_factory):
+    path = tmp_path_factory.mktemp("firmware") / "fw.bin"
+    assert main(["build", "--machine", "microvm", "-o", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def initrd(tmp_path_factory, guest_file):
+    path = tmp_path_factory.mktemp("initrd") / "initrd.cpio"
+    path.write_bytes(initramfs(guest_file("busybox")))
+    return path
+
+
+def qemu(*arguments):
+    """What the guest prints, to the end of QEMU."""
+    if problem := qemu_problem():
+        pytest.skip(problem)
+    line = [QEMU, "-M", "microvm,acpi=off", "-nodefaults", "-display", "none", "-no-reboot", *map(str, arguments)]
+    done = subprocess.run(line, capture_output=True, text=True, errors="replace", timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("dma", ["on", "off"])
+@pytest.mark.parametrize("memory", ["96M", "512M", "3G", "5G"])
+@pytest.mark.parametrize("kernel", ["vmlinux-6.1", "vmlinux-6.12"])
+def test_debian_reaches_user_space(guest_file, firmware, initrd, kernel, memory, dma):
+    said = qemu(
+        *("-bios", firmware, "-kernel", guest_file(kernel), "-initrd", initrd, "-append", CMDLINE, "-m", memory),
+        *("-global", f"fw_cfg_io.dma_enabled={dma}", "-serial", "stdio"),
+    )
+    assert f"{MARK} cmdline {CMDLINE}\n" in said.replace("\r", "")
+    total = re.search(rf"{MARK} memory (\d+) kB", said)
+    assert total is not None
+    # The kernel, its page structures and what it reserves take the rest.
+    assert parse_memory(memory) - int(total[1]) * 1024 < 50 * MIB + parse_memory(memory) // 32
+    usable = [(int(a, 16), int(b, 16)) for a, b in re.findall(r"BIOS-e820: \[mem (0x\w+)-(0x\w+)\] usable", said)]
+    assert usable[:2] == [(0, 0x9FFFF), (0x100000, min(parse_memory(memory), 3 << 30) - 1)]
+
+
+def test_a_kernel_without_a_pvh_entry_is_a_named_panic(firmware, tmp_path, guest_file):
+    """A bzImage as it is: QEMU finds no PVH entry in it, and the firmware says so instead of jumping to 0."""
+    log = tmp_path / "debug"
+    line = [QEMU, "-M", "microvm,acpi=off", "-nodefaults", "-display", "none", "-debugcon", f"file:{log}"]
+    line += ["-global", "isa-debugcon.iobase=0x402"]
+    if problem := qemu_problem():
+        pytest.skip(problem)
+    process = subprocess.Popen([*line, "-bios", str(firmware), "-kernel", str(guest_file("vmlinuz-6.1"))])
+    try:
+        for _ in range(100):
+            if log.is_file() and log.read_text().endswith("\n"):
+                break
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.1)
+    finally:
+        process.kill()
+        process.wait()
+    assert log.read_text().startswith("pvhboot panic 0xf0 NO_KERNEL: ")
