@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from pvhboot.loader.fw_cfg import Item
 from pvhboot.loader.fw_cfg import fw_cfg_items as plan_items
+from pvhboot.loader.image import SizedSource
 from pvhboot.loader.memory import GuestMemory
 from pvhboot.loader.plan import BootPlan
 from pvhboot.shim.abi import devices as ports
@@ -50,7 +50,7 @@ class Board:
         memory: GuestMemory | None = None,
         *,
         clock: datetime = POWER_ON_TIME,
-        fw_cfg_items: Mapping[int, Item] | None = None,
+        fw_cfg_items: Mapping[int, SizedSource] | None = None,
         on_console: Callable[[bytes], None] | None = None,
     ) -> None:
         """`memory`, if there is one, has the plan placed already; `fw_cfg_items` replace those that the plan gives."""
@@ -70,8 +70,9 @@ class Board:
 
     @property
     def is_stock(self) -> bool:
-        """Nobody has given it memory or items, or has looked at its memory or its bus: it is as the plan says."""
-        return self._memory is None and self._bus is None and self._fw_cfg_items is None
+        """Nobody has given it memory, items or a clock, or has looked at its memory or its bus: it is as the plan says."""
+        changed = self._memory, self._bus, self._fw_cfg_items
+        return self._clock == POWER_ON_TIME and all(part is None for part in changed)
 
     @property
     def memory(self) -> GuestMemory:
@@ -96,10 +97,11 @@ class Board:
         bus.claim_ports(DEBUGCON_PORT, 1, "debugcon", DebugConsole(self.debug_console))
         bus.claim_ports(POST_PORT, 1, "post", PostPort(self.post_codes))
         bus.claim_ports(ports.CMOS_PORT, 2, "cmos", Cmos(plan.ram_size, plan.spec.low_ram_max, self._clock))
-        controller = I8042(self._reset)
-        bus.claim_ports(ports.I8042_DATA_PORT, 1, "i8042", controller)
-        bus.claim_ports(ports.I8042_COMMAND_PORT, 1, "i8042", controller.command_port)
-        bus.claim_ports(ports.PORT_92, 1, "port92", FastReset(self._reset))
+        if plan.spec.reset_ports:
+            controller = I8042(self._reset)
+            bus.claim_ports(ports.I8042_DATA_PORT, 1, "i8042", controller)
+            bus.claim_ports(ports.I8042_COMMAND_PORT, 1, "i8042", controller.command_port)
+            bus.claim_ports(ports.PORT_92, 1, "port92", FastReset(self._reset))
         bus.claim_ports(ports.DEBUG_EXIT_PORT, ports.DEBUG_EXIT_SIZE, "debug-exit", DebugExit(self._exit), width=4)
         if plan.spec.source == FW_CFG:
             items = self._fw_cfg_items if self._fw_cfg_items is not None else plan_items(plan)
@@ -122,7 +124,7 @@ class Board:
 
     @property
     def rom_writes(self) -> tuple[Access, ...]:
-        """The first stores to the ROM: none of them had an effect."""
+        """The first stores to a ROM that cannot be written: none of them had an effect."""
         start = rom_span(len(self.plan.rom)).start
         return tuple(Access("write", start + store.offset, store.size, store.value, _ROM) for store in self._rom.stores)
 

@@ -17,6 +17,7 @@ from pvhboot.shim.version import VERSION
 from .session import ENGINES
 
 BAD_INPUT = 2
+_NO_DMA = "a fw_cfg without its DMA interface (microvm)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +75,9 @@ def _add_what_to_boot(parser: argparse.ArgumentParser) -> None:
         help="a further module, with its command line behind the first comma; can be repeated",
     )
     parser.add_argument("--append", metavar="CMDLINE", help="the kernel's command line")
-    parser.add_argument("--memory", metavar="SIZE", default="512M", help="RAM, e.g. 96M or 5G (default: %(default)s)")
+    parser.add_argument(
+        "--memory", metavar="SIZE", default="512M", help="RAM, e.g. 96M or 5G; a plain number is MiB (default: %(default)s)"
+    )
     parser.add_argument("--machine", choices=tuple(MACHINES), default="bare", help="default: %(default)s")
 
 
@@ -84,9 +87,13 @@ def _add_boot(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=ENGINES, default="unicorn", help="default: %(default)s")
     parser.add_argument("--accel", choices=("tcg", "kvm"), help="of the engine qemu (default: tcg)")
     parser.add_argument(
-        "--qemu-arg", metavar="ARG", action="append", default=[], help="a further argument for QEMU; can be repeated"
+        "--qemu-arg",
+        metavar="ARG",
+        action="append",
+        default=[],
+        help="a further argument for QEMU, as in --qemu-arg=-smp; can be repeated",
     )
-    parser.add_argument("--no-dma", action="store_true", help="a fw_cfg without its DMA interface (microvm)")
+    parser.add_argument("--no-dma", action="store_true", help=_NO_DMA)
     parser.add_argument("--firmware", metavar="FILE", help="a ROM image to run instead of pvhboot's own")
     parser.add_argument(
         "--until",
@@ -106,6 +113,7 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", choices=ENGINES, action="append", help="one to compare; repeat it (default: all that this host has)"
     )
+    parser.add_argument("--no-dma", action="store_true", help=_NO_DMA)
     parser.add_argument("--firmware", metavar="FILE", help="a ROM image to run instead of pvhboot's own")
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=120.0, help="for each (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")

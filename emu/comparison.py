@@ -1,17 +1,16 @@
 """The same boot on several engines: whether they leave the same, and what differs."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from pvhboot.shim.abi import x86
 
+from .engines.base import describe_stop
 from .session import Outcome
 from .tables import Tables
 
 # What the ABI and the firmware define; the rest of the registers holds what cpuid has left, which processors differ in.
 _REGISTERS: Final = ("ebx", "esp", "eip", "cr0", "cr3", "cr4", "efer", "gdtr_base", "gdtr_limit")
-_SHOWN_MAX: Final = 400  # characters of a value
 _SEGMENTS: Final = ("cs", "ds", "es", "ss")
 
 
@@ -23,37 +22,53 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """`compared` names what was looked at, `accesses` the engines whose device accesses were compared too."""
+    """`reached` are the engines that reached the kernel's entry: what they left was compared, if they are two or more.
+    `accesses` are those of them whose device accesses were compared, each with every other."""
 
-    compared: tuple[str, ...]
+    reached: tuple[str, ...]
     accesses: tuple[str, ...]
     differences: tuple[Difference, ...]
 
 
 def compare(outcomes: Sequence[Outcome]) -> Comparison:
-    """Compares the handoffs of those that have one, and the accesses of those that were seen making them."""
+    """Compares outcomes of different engines. That one reaches the entry and another does not is a difference, too."""
     reached = [outcome for outcome in outcomes if outcome.handoff is not None]
     differences = []
-    for what, look in _LOOKS.items():
-        seen = {outcome.engine: look(outcome) for outcome in reached}
-        if len(set(seen.values())) > 1:
-            differences.append(Difference(what, {engine: _shown(value) for engine, value in seen.items()}))
+    if 0 < len(reached) < len(outcomes):
+        differences.append(Difference("the end", {outcome.engine: describe_stop(outcome.run.stop) for outcome in outcomes}))
+    for what, look in COMPARED.items():
+        if found := _difference(what, {outcome.engine: look(outcome) for outcome in reached}):
+            differences.append(found)
     logs = {outcome.engine: outcome.accesses for outcome in reached if outcome.accesses is not None}
-    if len(set(logs.values())) > 1:
-        differences.append(_first_difference(logs))
-    return Comparison(tuple(_LOOKS), tuple(logs), tuple(differences))
+    if found := _difference("device access", logs):
+        differences.append(found)
+    return Comparison(tuple(outcome.engine for outcome in reached), tuple(logs), tuple(differences))
 
 
-def _first_difference(logs: Mapping[str, Sequence[Any]]) -> Difference:
-    at = 0
-    while len({log[at : at + 1] for log in logs.values()}) == 1:
-        at += 1
-    return Difference(f"device access {at}", {engine: _shown(log[at : at + 1]) for engine, log in logs.items()})
+def _difference(what: str, values: Mapping[str, Any]) -> Difference | None:
+    """The first element of the sequences in which they differ, if there is one; anything else as a whole."""
+    if len(set(values.values())) < 2:
+        return None
+    if all(type(value) is tuple for value in values.values()):
+        at = 0
+        while len({value[at : at + 1] for value in values.values()}) == 1:
+            at += 1
+        parts = {engine: _shown(value[at]) if at < len(value) else "none" for engine, value in values.items()}
+        return Difference(f"{what} {at}", parts)
+    return Difference(what, {engine: _shown(value) for engine, value in values.items()})
 
 
 def _shown(value: object) -> str:
-    text = re.sub(r"\b\d{2,}\b", lambda number: hex(int(number[0])), repr(value))
-    return text if len(text) <= _SHOWN_MAX else text[:_SHOWN_MAX] + "…"
+    """A value for a person: numbers in hexadecimal, the fields of a record by name."""
+    if isinstance(value, tuple):
+        fields = getattr(value, "_fields", None)
+        parts = [_shown(part) for part in value]
+        if fields is not None:
+            parts = [f"{name}={part}" for name, part in zip(fields, parts, strict=True)]
+        return " ".join(parts)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return hex(value)
+    return repr(value)
 
 
 def _tables(look: Callable[[Tables], object]) -> Callable[[Outcome], object]:
@@ -76,11 +91,12 @@ def _segments(outcome: Outcome) -> object:
     return tuple((name, segments[name]._replace(type=segments[name].type | x86.TYPE_ACCESSED)) for name in _SEGMENTS)
 
 
-_LOOKS: Final[Mapping[str, Callable[[Outcome], object]]] = {
-    "registers": _registers,
-    "segments": _segments,
+COMPARED: Final[Mapping[str, Callable[[Outcome], object]]] = {
+    "register": _registers,
+    "segment": _segments,
     "start_info": _tables(lambda tables: tables.start_info),
-    "memory map": _tables(lambda tables: tables.memmap),
-    "modules": _tables(lambda tables: (tables.modules, tables.module_cmdlines)),
+    "memory map entry": _tables(lambda tables: tables.memmap),
+    "module": _tables(lambda tables: tables.modules),
+    "command line of module": _tables(lambda tables: tables.module_cmdlines),
     "command line": _tables(lambda tables: tables.cmdline),
 }

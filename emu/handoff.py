@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from pvhboot.loader.memory import ReadableMemory
 from pvhboot.shim.abi.x86 import Segment
-from pvhboot.shim.errors import BootError
+from pvhboot.shim.errors import NoMemoryError
 
 from .bus import Access
 
@@ -15,8 +15,6 @@ UNOBSERVABLE_CLAUSES: Final[Mapping[str, frozenset[str]]] = {
     "kvm": frozenset(),
     "qemu": frozenset({"cpu.mtrr"}),
 }
-# QEMU tells Linux on the command line of its virtio-mmio devices.
-APPENDING_ENGINES: Final = frozenset({"qemu"})
 
 
 class Handoff(NamedTuple):
@@ -25,7 +23,7 @@ class Handoff(NamedTuple):
     `registers` has eax … edi, ebp, esp, eip, eflags, cr0, cr3, cr4, efer, gdtr_base, gdtr_limit; `segments` cs, ds, es, ss,
     fs, gs, tr with their hidden parts. `mtrr_def_type` is None, and so is `has_mtrr`, where the engine cannot read them.
     `rom_writes` are the stores to the ROM so far, `counts` the accesses by kind and, if known, the instructions; empty where
-    the engine sees neither.
+    the engine sees neither. `host_appends`: the host may tell a Linux on its command line of devices that it has.
     """
 
     engine: str
@@ -36,10 +34,11 @@ class Handoff(NamedTuple):
     memory: ReadableMemory
     rom_writes: Sequence[Access]
     counts: Mapping[str, int]
+    host_appends: bool = False
 
     def try_read(self, paddr: int, size: int) -> bytes | None:
         """`size` bytes at a physical address; None where there is no memory."""
         try:
             return self.memory.read(paddr, size)
-        except BootError:
+        except NoMemoryError:
             return None

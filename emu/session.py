@@ -1,6 +1,6 @@
 """One boot from start to end: plan, place, run, check. What the command line and a test both call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from pvhboot.loader.plan import BootPlan
@@ -47,8 +47,13 @@ class Outcome(NamedTuple):
         return self.clean and self.ended_as_asked
 
 
-def get_engine(name: str) -> Engine:
-    """An engine by its name; only then is what it needs imported. BootError for an unknown name."""
+def get_engine(name: str, *, accelerator: str | None = None, qemu_arguments: Sequence[str] = ()) -> Engine:
+    """An engine by its name; only then is what it needs imported. The rest is for the engine qemu.
+
+    Raises BootError for an unknown name, or for what is not for this engine.
+    """
+    if name != "qemu" and (accelerator or qemu_arguments):
+        raise BootError(f"{'an accelerator' if accelerator else 'an argument for QEMU'} is for the engine qemu, not for {name}")
     if name == "unicorn":
         from .engines.unicorn import UnicornEngine
 
@@ -60,7 +65,7 @@ def get_engine(name: str) -> Engine:
     if name == "qemu":
         from .engines.qemu.engine import QemuEngine
 
-        return QemuEngine()
+        return QemuEngine(accelerator or "tcg", qemu_arguments)
     raise BootError(f"no engine named {name!r}; there is: {', '.join(ENGINES)}")
 
 

@@ -7,25 +7,13 @@ import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from pvhboot.shim.abi import boot_params
 from pvhboot.shim.errors import BootError
 
 from .codecs import Codec, Progress, decompress, find_codec
 from .elf import ELF_MAGIC
 from .image import Image
 
-# Offset in the file and struct format of the header's fields.
-_SETUP_SECTS: Final = (0x1F1, "<B")
-_VERSION: Final = (0x206, "<H")
-_KERNEL_VERSION: Final = (0x20E, "<H")
-_PAYLOAD: Final = (0x248, "<II")  # payload_offset and payload_length, since protocol 2.08
-
-BOOT_FLAG: Final = (0x1FE, b"\x55\xaa")  # offset and bytes: of any boot sector, since before there was the header
-HEADER_MAGIC: Final = (0x202, b"HdrS")  # since protocol 2.00
-
-_SECTOR: Final = 512
-_DEFAULT_SETUP_SECTS: Final = 4  # meant by a field of 0
-_PAYLOAD_PROTOCOL: Final = 0x208
-_KERNEL_VERSION_BASE: Final = 0x200  # what the pointer to the string counts from
 _KERNEL_VERSION_SHOWN: Final = 256  # bytes; Debian's have 110
 _SIZE_WORD: Final = 4  # bytes
 
@@ -58,35 +46,35 @@ class PackedKernel(NamedTuple):
 
 def is_bzimage(head: bytes) -> bool:
     """Whether a file that starts so has a setup header, and is nothing else; one older than protocol 2.00 has none."""
-    offset, magic = HEADER_MAGIC
+    offset, magic = boot_params.HEADER_MAGIC
     has_header = head[offset : offset + len(magic)] == magic
     return has_header and not head.startswith(ELF_MAGIC) and find_codec(head) is None
 
 
 def read_setup_header(image: Image) -> SetupHeader:
     """The setup header of a file that is_bzimage; BootError if it is truncated, or says what cannot be."""
-    sectors = _field(image, _SETUP_SECTS)[0] or _DEFAULT_SETUP_SECTS
-    setup_size = (sectors + 1) * _SECTOR
+    sectors = _field(image, boot_params.SETUP_SECTS)[0] or boot_params.DEFAULT_SETUP_SECTS
+    setup_size = (sectors + 1) * boot_params.SECTOR_BYTES
     if setup_size > image.size:
         raise BootError(
             f"truncated bzImage: its setup of {sectors + 1} sectors ends at {setup_size:#x}, the file at {image.size:#x}"
         )
-    (protocol,) = _field(image, _VERSION)
-    (version_at,) = _field(image, _KERNEL_VERSION)
+    (protocol,) = _field(image, boot_params.VERSION)
+    (version_at,) = _field(image, boot_params.KERNEL_VERSION)
     kernel_version = ""
     if version_at:
-        version_at += _KERNEL_VERSION_BASE
+        version_at += boot_params.KERNEL_VERSION_BASE
         if version_at >= setup_size:
             raise BootError(f"the bzImage's kernel_version lies at {version_at:#x}: its setup ends at {setup_size:#x}")
         text = image.read(version_at, min(_KERNEL_VERSION_SHOWN, setup_size - version_at)).partition(b"\0")[0]
         kernel_version = "".join(chr(byte) if 0x20 <= byte < 0x7F else "?" for byte in text)
-    payload = _field(image, _PAYLOAD) if protocol >= _PAYLOAD_PROTOCOL else (0, 0)
+    payload = _field(image, boot_params.PAYLOAD) if protocol >= boot_params.PAYLOAD_PROTOCOL else (0, 0)
     return SetupHeader(protocol, kernel_version, setup_size, *payload)
 
 
 def find_payload(image: Image, header: SetupHeader) -> PackedKernel:
     """Where the payload lies, and its codec; BootError if there is none, it reaches beyond the file, or no codec knows it."""
-    if header.protocol < _PAYLOAD_PROTOCOL:
+    if header.protocol < boot_params.PAYLOAD_PROTOCOL:
         raise BootError(
             f"a bzImage of boot protocol {header.protocol_name}, which does not tell where its kernel lies: 2.08 "
             "(Linux 2.6.26) and later do"

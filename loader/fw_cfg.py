@@ -5,7 +5,7 @@ running QEMU by tests/emu/test_fw_cfg_live.py. Not there: bootorder, bios-geomet
 """
 
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Final
 
 from pvhboot.shim.abi import fw_cfg
 from pvhboot.shim.abi.e820 import E820_ENTRY, E820Entry
@@ -13,21 +13,12 @@ from pvhboot.shim.abi.pvh import MEMMAP_TYPE_RAM
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import ram_spans
 
-from .image import BytesImage
+from .image import BytesImage, SizedSource
 from .plan import BootPlan
 
 # Of the kernel file that QEMU hands over. It keeps a pointer to a buffer on its stack (x86_load_linux), so what a guest reads
 # there is up to chance; here it is what was meant.
 _HEADER_BYTES: Final = 8192
-
-
-class Item(Protocol):
-    """The bytes of an item; `size` in bytes."""
-
-    size: int
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fills the whole buffer from `offset` bytes into the item."""
 
 
 def host_e820(plan: BootPlan) -> list[E820Entry]:
@@ -36,13 +27,13 @@ def host_e820(plan: BootPlan) -> list[E820Entry]:
     return [*plan.host_reserved, *(E820Entry(span.start, span.size, MEMMAP_TYPE_RAM) for span in ram)]
 
 
-def fw_cfg_items(plan: BootPlan) -> Mapping[int, Item]:
+def fw_cfg_items(plan: BootPlan) -> Mapping[int, SizedSource]:
     """Every item by its key, the directory included. Numbers are little-endian, as on a PC; the directory is big-endian.
 
     The kernel and the modules of the plan must still be open when an item is read.
     """
 
-    def number(value: int, size: int = 4) -> Item:
+    def number(value: int, size: int = 4) -> SizedSource:
         return BytesImage(value.to_bytes(size, "little"))
 
     kernel = plan.kernel
@@ -50,7 +41,7 @@ def fw_cfg_items(plan: BootPlan) -> Mapping[int, Item]:
     kernel.read_into(0, memoryview(header)[: min(_HEADER_BYTES, kernel.image_size)])
     start, end = kernel.segments[0].paddr, max(segment.end for segment in kernel.segments)
     cmdline = (plan.cmdline or b"") + b"\0"
-    items: dict[int, Item] = {
+    items: dict[int, SizedSource] = {
         fw_cfg.FW_CFG_SIGNATURE: BytesImage(fw_cfg.FW_CFG_SIGNATURE_DATA),
         fw_cfg.FW_CFG_ID: number(fw_cfg.FW_CFG_VERSION | (fw_cfg.FW_CFG_VERSION_DMA if plan.dma else 0)),
         fw_cfg.FW_CFG_RAM_SIZE: number(plan.ram_size, 8),
@@ -75,9 +66,9 @@ def fw_cfg_items(plan: BootPlan) -> Mapping[int, Item]:
     return items | with_directory(files)
 
 
-def with_directory(files: Mapping[bytes, Item]) -> dict[int, Item]:
+def with_directory(files: Mapping[bytes, SizedSource]) -> dict[int, SizedSource]:
     """Files by name as items by key, with the directory that lists them, sorted; BootError for a name that is too long."""
-    items: dict[int, Item] = {}
+    items: dict[int, SizedSource] = {}
     directory = len(files).to_bytes(fw_cfg.FW_CFG_FILE_COUNT_BYTES, "big")
     for key, name in enumerate(sorted(files), fw_cfg.FW_CFG_FILE_FIRST):
         if len(name) >= fw_cfg.FW_CFG_MAX_FILE_PATH:

@@ -10,6 +10,19 @@ from pvhboot.shim.files import fill, open_file
 HEAD_SIZE: Final = 0x210  # bytes; enough of a file to tell what it is
 
 
+class Source(Protocol):
+    """Bytes that can be put somewhere."""
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fills the whole buffer from that offset; BootError if there are fewer bytes."""
+
+
+class SizedSource(Source, Protocol):
+    """Bytes of which the number is known; `size` in bytes."""
+
+    size: int
+
+
 class Image(Protocol):
     """The bytes of a file; `size` in bytes."""
 
@@ -19,11 +32,8 @@ class Image(Protocol):
         """Exactly `size` bytes; BootError if the file ends before."""
 
 
-class OpenImage(Image, Protocol):
+class OpenImage(Image, SizedSource, Protocol):
     """An Image that fills buffers and is closed."""
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fills the whole buffer; BootError if the file ends before."""
 
     def close(self) -> None:
         """Lets go of the file; twice is no error."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 from pvhboot.shim.abi.x86 import PAGE_SIZE
-from pvhboot.shim.errors import BootError
+from pvhboot.shim.errors import BootError, NoMemoryError
 from pvhboot.shim.machines import Span, rom_span
 
 
@@ -15,7 +15,7 @@ class ReadableMemory(Protocol):
     """Physical memory as one looks at it: that of a board, or of a machine in another process."""
 
     def read(self, paddr: int, size: int) -> bytes:
-        """`size` bytes at a physical address; BootError where there is no memory."""
+        """`size` bytes at a physical address; NoMemoryError where there is none."""
 
 
 class Region(NamedTuple):
@@ -63,20 +63,20 @@ class GuestMemory:
         return Region(span, buffer, 0, ctypes.addressof(ctypes.c_char.from_buffer(buffer)), readonly)
 
     def region(self, paddr: int, size: int) -> Region:
-        """The region that holds all of [paddr, paddr + size); BootError if none does."""
+        """The region that holds all of [paddr, paddr + size); NoMemoryError if none does."""
         for region in self.regions:
             if region.span.start <= paddr and paddr + size <= region.span.end:
                 return region
-        raise BootError(f"no memory at {paddr:#x}-{paddr + size:#x}")
+        raise NoMemoryError(f"no memory at {paddr:#x}-{paddr + size:#x}")
 
     def read(self, paddr: int, size: int) -> bytes:
-        """`size` bytes at a physical address; BootError where there is no memory."""
+        """`size` bytes at a physical address; NoMemoryError where there is none."""
         region = self.region(paddr, size)
         at = region.offset + paddr - region.span.start
         return region.buffer[at : at + size]
 
     def view(self, paddr: int, size: int) -> memoryview:
-        """A writable view of `size` bytes of RAM; BootError for a ROM and where there is no memory."""
+        """A writable view of `size` bytes of RAM; BootError for a ROM, NoMemoryError where there is none."""
         region = self.region(paddr, size)
         if region.readonly:
             raise BootError(f"{paddr:#x} lies in the ROM")

@@ -74,8 +74,8 @@ def place_modules(modules: Sequence[Module], taken: Sequence[Span], ram: Span, m
                 paddr = (span.start - payload.size) & ~(PAGE_SIZE - 1)
         if paddr <= 0:
             raise BootError(
-                f"{module.path}: no room for its {payload.size} bytes beside the kernel in {show_size(memory)} of memory: "
-                "give more with --memory"
+                f"{module.path}: no room for its {payload.size} bytes beside the kernel in {show_size(memory)} of memory"
+                + (": give more with --memory" if memory == ram.end else f", of which {show_size(ram.end)} lie below 4 GiB")
             )
         line = None if module.cmdline is None else encode_cmdline(module.cmdline, f"the command line of {module.path}")
         planned.append(PlannedModule(payload, paddr, line))

@@ -2,19 +2,21 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from pvhboot.shim.abi import pvh
 from pvhboot.shim.abi.e820 import E820Entry
 from pvhboot.shim.abi.firmware import FW_CFG, PARAMS, ROM_MARK
-from pvhboot.shim.abi.x86 import PAGE_SIZE
+from pvhboot.shim.abi.x86 import ADDRESS_4G, PAGE_SIZE
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import (
+    BARE,
     CMDLINE_MAX,
     PARAMS_PADDR,
     ROM_MAX,
     MachineSpec,
     Span,
+    firmware_end,
     low_rom_span,
     ram_spans,
     rom_span,
@@ -22,6 +24,7 @@ from pvhboot.shim.machines import (
 )
 
 from .elf import ELF_MAGIC
+from .image import Source
 from .kernel import Kernel
 from .memory import GuestMemory, ReadableMemory
 from .modules import Module, PlannedModule, check_modules, encode_cmdline, place_initrd, place_modules
@@ -29,10 +32,6 @@ from .params_block import params_block, takes_params
 from .sizes import show_size
 
 _COPY_CHUNK = 1 << 20  # bytes
-
-
-class _Source(Protocol):
-    def read_into(self, offset: int, buffer: memoryview) -> None: ...
 
 
 class BootPlan(NamedTuple):
@@ -92,7 +91,7 @@ class BootPlan(NamedTuple):
 
     def first_difference(self, memory: ReadableMemory) -> str | None:
         """Compares kernel and modules in `memory` with their files; says where they differ first."""
-        pieces: list[tuple[str, int, int, int, _Source]]
+        pieces: list[tuple[str, int, int, int, Source]]
         pieces = [(f"kernel segment at {s.paddr:#x}", s.paddr, s.filesz, s.offset, self.kernel) for s in self.kernel.segments]
         pieces += [(module.span.name, module.paddr, module.payload.size, 0, module.payload) for module in self.modules]
         chunk = memoryview(bytearray(_COPY_CHUNK))
@@ -174,16 +173,19 @@ def make_plan(
     low_rom = low_rom_span(spec, rom.size)
     spans = [] if low_rom is None else [low_rom]
     if known:
-        spans += [span for span in spec.low.spans() if span is not spec.low.modlist or modules]
+        low = BARE.low if has_block else spec.low
+        spans += [span for span in low.spans() if span is not low.modlist or modules]
     for number, segment in enumerate(kernel.segments):
         spans.append(Span(f"kernel segment {number}", segment.paddr, segment.end))
         _require_ram(spans[-1], ram, kernel.path, memory)
     _require_disjoint(spans)
+    if known and source == FW_CFG:
+        _require_one_range(kernel, firmware_end(spec), ram)
     check_modules(modules, source)
     lowest = ram_spans(spec, memory)[0]
     planned = place_initrd(modules, lowest) if source == FW_CFG else place_modules(modules, spans, lowest, memory)
     spans += [module.span for module in planned]
-    _require_disjoint(spans)
+    _require_disjoint(spans, ": give more with --memory")
     memmap = _memmap(ram, [rom, *([low_rom] if low_rom else [])], host_reserved) if known else None
     line = None if cmdline is None else encode_cmdline(cmdline, "the kernel's command line")
     if line is None and (source == FW_CFG or any(module.cmdline is not None for module in planned)):
@@ -246,10 +248,19 @@ def _require_ram(span: Span, ram: Sequence[Span], path: str, memory: int) -> Non
         )
 
 
-def _require_disjoint(spans: Sequence[Span]) -> None:
+def _require_one_range(kernel: Kernel, lowest: int, ram: Sequence[Span]) -> None:
+    """The firmware is told one range for the whole kernel (fw_cfg's kernel address and size), and wants it in RAM."""
+    start, end = kernel.segments[0].paddr, max(segment.end for segment in kernel.segments)
+    if start < lowest or not any(part.start <= start and end <= part.end <= ADDRESS_4G for part in ram):
+        raise BootError(
+            f"{kernel.path}: the kernel at {start:#x}-{end:#x} must lie in one range of RAM, from {lowest:#x} on and below "
+            f"4 GiB; RAM is {', '.join(f'{part.start:#x}-{part.end:#x}' for part in ram)}"
+        )
+
+
+def _require_disjoint(spans: Sequence[Span], hint: str = "") -> None:
     ordered = sorted((span for span in spans if span.size), key=lambda span: span.bounds)
     for before, after in pairwise(ordered):
         if after.start < before.end:
-            raise BootError(
-                f"{after.name} at {after.start:#x}-{after.end:#x} overlaps {before.name} at {before.start:#x}-{before.end:#x}"
-            )
+            what = f"{after.name} at {after.start:#x}-{after.end:#x}"
+            raise BootError(f"{what} overlaps {before.name} at {before.start:#x}-{before.end:#x}{hint}")

@@ -2,16 +2,17 @@
 
 from typing import Final
 
+from pvhboot.shim.abi import boot_params
 from pvhboot.shim.errors import BootError
 
-from .bzimage import BOOT_FLAG, HEADER_MAGIC, find_payload, is_bzimage, read_setup_header, unpack
+from .bzimage import find_payload, is_bzimage, read_setup_header, unpack
 from .codecs import CODECS, Progress, decompress, find_codec
 from .elf import ELF_MAGIC
 from .image import BytesImage, OpenImage, read_head
 
 _MAGICS: Final = (
     # Offset, bytes, what it is; the first that fits. A bzImage with an EFI stub is a PE too.
-    (*HEADER_MAGIC, "a Linux bzImage: unpack it once"),
+    (*boot_params.HEADER_MAGIC, "a Linux bzImage: unpack it once"),
     (0, b"MZ", "a PE executable, as EFI starts them"),
     (0, b"#!", "a script"),
     *((0, codec.magic, f"{codec.name}: decompress it once more") for codec in CODECS),
@@ -19,7 +20,7 @@ _MAGICS: Final = (
     (0, b"!<arch>\n", "an ar archive, as a .deb or a .a is"),
     (0, b"\xd0\x0d\xfe\xed", "a device tree"),
     (0, b"QFI\xfb", "a qcow2 disk image"),
-    (*BOOT_FLAG, "a boot sector, as of a disk, or a Linux from before the boot protocol 2.00"),
+    (*boot_params.BOOT_FLAG, "a boot sector, as of a disk, or a Linux from before the boot protocol 2.00"),
 )
 
 

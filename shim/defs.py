@@ -2,7 +2,7 @@
 
 from . import machines
 from .abi import e820, firmware, fw_cfg, params, pvh, x86
-from .machines import GDT_ENTRIES, MachineSpec, low_rom_span, rom_span
+from .machines import GDT_ENTRIES, MachineSpec, firmware_end, low_rom_span, rom_span
 
 SEL_CODE32 = 0x08
 SEL_DATA32 = 0x10
@@ -68,12 +68,17 @@ _FW_CFG_READ_ITEMS = (
     *("SIGNATURE", "FILE_DIR", "KERNEL_ENTRY", "KERNEL_ADDR", "KERNEL_SIZE"),
     *("CMDLINE_SIZE", "CMDLINE_DATA", "INITRD_ADDR", "INITRD_SIZE", "INITRD_DATA"),
 )
-_FW_CFG_DMA_POLLS = 1 << 16  # looks at a transfer that is under way; QEMU's are over at once
+_FW_CFG_DMA_POLLS = 1 << 16  # looks at a transfer that is under way
 
 
 def _little(data: bytes) -> int:
     """The number as which a little-endian CPU loads these bytes."""
     return int.from_bytes(data, "little")
+
+
+def _swapped(value: int) -> int:
+    """The number that a little-endian CPU stores for a big-endian reader, of 32 bits."""
+    return _little(value.to_bytes(4, "big"))
 
 
 def _fw_cfg_symbols(spec: MachineSpec, rom_size: int) -> dict[str, int]:
@@ -82,11 +87,10 @@ def _fw_cfg_symbols(spec: MachineSpec, rom_size: int) -> dict[str, int]:
     assert control is not None
     assert transfer is not None
     assert low_rom is not None
-    read_on = fw_cfg.FW_CFG_DMA_CTL_READ
-    select = fw_cfg.FW_CFG_DMA_CTL_SELECT
+    read, select = fw_cfg.FW_CFG_DMA_CTL_READ, fw_cfg.FW_CFG_DMA_CTL_SELECT
     words = control.start + fw_cfg.FW_CFG_DMA.size
     reads = {
-        f"FW_CFG_READ_{name}": getattr(fw_cfg, f"FW_CFG_{name}") << fw_cfg.FW_CFG_DMA_CTL_KEY_SHIFT | select | read_on
+        f"FW_CFG_READ_{name}": _swapped(getattr(fw_cfg, f"FW_CFG_{name}") << fw_cfg.FW_CFG_DMA_CTL_KEY_SHIFT | select | read)
         for name in _FW_CFG_READ_ITEMS
     }
     names = (
@@ -98,7 +102,8 @@ def _fw_cfg_symbols(spec: MachineSpec, rom_size: int) -> dict[str, int]:
         **fw_cfg.FW_CFG_DMA.symbols(),
         **{name: getattr(fw_cfg, name) for name in names},
         **reads,
-        "FW_CFG_READ_ON": read_on,
+        "FW_CFG_READ_ON": _swapped(read),
+        "FW_CFG_READ_SELECTED": _swapped(select | read),
         "FW_CFG_SIGNATURE_VALUE": _little(fw_cfg.FW_CFG_SIGNATURE_DATA),
         "FW_CFG_DMA_SIGNATURE_VALUE": _little(fw_cfg.FW_CFG_DMA_SIGNATURE[:4]),
         "FW_CFG_DMA_POLLS": _FW_CFG_DMA_POLLS,
@@ -107,9 +112,12 @@ def _fw_cfg_symbols(spec: MachineSpec, rom_size: int) -> dict[str, int]:
         "E820_FILE_0": _little(fw_cfg.E820_FILE[:4]),
         "E820_FILE_4": _little(fw_cfg.E820_FILE[4:]),
         "FW_CFG_DMA_PADDR": control.start,
-        "FW_CFG_DMA_PADDR_SWAPPED": _little(control.start.to_bytes(4, "big")),
+        "FW_CFG_DMA_PADDR_SWAPPED": _swapped(control.start),
         "FW_CFG_WORD_PADDR": words,
         "ENTRY_POINTER": words + 4,
+        "KERNEL_ADDR_PADDR": words + 8,
+        "KERNEL_SIZE_PADDR": words + 12,
+        "FIRMWARE_END": firmware_end(spec),
         "TRANSFER_PADDR": transfer.start,
         "CMDLINE_MAX": machines.CMDLINE_MAX,
         "LOW_ROM_START": low_rom.start,

@@ -8,5 +8,13 @@ class BootError(Exception):
     """
 
 
+class UnavailableError(BootError):
+    """This host lacks what an engine needs: another engine would do."""
+
+
+class NoMemoryError(BootError):
+    """A physical address where the machine has no memory."""
+
+
 class AssemblyError(BootError):
     """A line of assembly that is wrong; the message starts with its file and line."""

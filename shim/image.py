@@ -27,7 +27,7 @@ _STAGE: Final = "stage.s"
 _STAGE_END: Final = "stage_end.s"
 _ENDING: Final = {
     PARAMS: ("handoff.s", "params_panics.s", "panic.s", "tables.s"),
-    FW_CFG: ("handoff.s", "fw_cfg_read.s", "fw_cfg_panics.s", "panic.s", "tables.s", "fw_cfg_tables.s"),
+    FW_CFG: ("handoff.s", "fw_cfg_read.s", "ram_range.s", "fw_cfg_panics.s", "panic.s", "tables.s", "fw_cfg_tables.s"),
 }
 _RESET: Final = "reset.s"
 STAGE_LABELS: Final = {"before-handoff": "stage_before_handoff"}

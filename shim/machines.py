@@ -62,8 +62,8 @@ class MachineSpec(NamedTuple):
 
     `source`: how the firmware learns what to boot (PARAMS or FW_CFG). `low_ram_max`: RAM above this physical address
     continues at 4 GiB. `low_rom_max`: so many bytes of the ROM's end, at most, lie below 1 MiB too. `rom_writable`: a store
-    to the ROM changes it. `unclaimed`: what an access that nobody answers does ("ones": reads give all ones and writes are
-    dropped, as on a PC; "stop": it ends the run).
+    to the ROM changes it. `reset_ports`: there are a keyboard controller and port 0x92. `unclaimed`: what an access that
+    nobody answers does ("ones": reads give all ones and writes are dropped, as on a PC; "stop": it ends the run).
     """
 
     name: str
@@ -72,6 +72,7 @@ class MachineSpec(NamedTuple):
     low_ram_max: int
     low_rom_max: int
     rom_writable: bool
+    reset_ports: bool
     ram_min: int
     ram_max: int
     unclaimed: str
@@ -102,6 +103,7 @@ BARE: Final = MachineSpec(
     low_ram_max=3 * GIB,
     low_rom_max=0,
     rom_writable=False,
+    reset_ports=True,
     ram_min=16 * MIB,
     ram_max=1024 * GIB,
     unclaimed="ones",
@@ -116,12 +118,13 @@ MICROVM: Final = MachineSpec(
     low=_BARE_LOW._replace(
         modlist=Span("module list", 0x6040, 0x6040 + MAX_MODULES[FW_CFG] * pvh.HVM_MODLIST_ENTRY.size),
         strings=Span("command line", 0x20000, 0x20000 + CMDLINE_MAX),
-        control=Span("fw_cfg control", _GDT.end, _GDT.end + fw_cfg.FW_CFG_DMA.size + 2 * 4),
+        control=Span("fw_cfg control", _GDT.end, _GDT.end + fw_cfg.FW_CFG_DMA.size + 4 * 4),
         transfer=Span("fw_cfg transfer", 0x3000, 0x3000 + _TRANSFER_BYTES),
     ),
     low_ram_max=3 * GIB,
     low_rom_max=128 * KIB,
     rom_writable=True,
+    reset_ports=False,
     ram_min=16 * MIB,
     ram_max=1024 * GIB,
     unclaimed="ones",
@@ -136,6 +139,11 @@ def machine(name: str) -> MachineSpec:
         return MACHINES[name]
     except KeyError:
         raise BootError(f"no machine named {name!r}; there is: {', '.join(MACHINES)}") from None
+
+
+def firmware_end(spec: MachineSpec) -> int:
+    """The physical address below which the firmware keeps its data."""
+    return max(span.end for span in spec.low.spans())
 
 
 def ram_spans(spec: MachineSpec, size: int) -> tuple[Span, ...]:

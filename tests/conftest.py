@@ -1,6 +1,7 @@
 """What all tests share: where the real guests lie, which engines there are, and no silent gap in CI."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,12 @@ from host import kvm_problem
 
 GUESTS = Path(os.environ.get("PVHBOOT_TEST_GUESTS", Path(__file__).parent / "guests"))
 REQUIRE_ALL = "PVHBOOT_TEST_REQUIRE_ALL"  # set by .ci/run: there a skip is a failure
+
+
+def pytest_configure() -> None:
+    """Whoever is started in the background by a shell has SIGINT ignored, and so have those it starts: tests send it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

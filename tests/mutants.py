@@ -138,7 +138,7 @@ def _microvm(name: str, file: str, old: str, new: str, *clauses: str, panic: str
     return Mutant(name, file, old, new, clauses, panic=panic, machine=MICROVM, **more)
 
 
-_SELECT_E820 = "    mov ax, FW_CFG_READ_ON | FW_CFG_DMA_CTL_SELECT # ...over the reserved field in the lower\n"
+_SELECT_E820 = "    or eax, FW_CFG_READ_SELECTED\n"
 _CUT = """\
     sub dword ptr [esi + E820_ENTRY_SIZE], LOW_ROM_END
     sbb dword ptr [esi + E820_ENTRY_SIZE + 4], eax
@@ -150,24 +150,24 @@ _HIGH_ROM = """\
 """
 _LOW_ROM = "    .quad LOW_ROM_START, LOW_ROM_END - LOW_ROM_START\n    .long MEMMAP_TYPE_"
 _MOVED = "    mov dword ptr [esi + E820_ENTRY_ADDR], LOW_ROM_END\n"
-_KEY = "    bswap eax                           # the key"
+_KEY = "    movzx eax, word ptr [esi + FW_CFG_FILE_SELECT] "
 _LINE = "    mov esi, edi\ncmdline_done"
-_FETCH = "    mov edi, dword ptr [MODLIST_PADDR + HVM_MODLIST_ENTRY_PADDR]\n    call ebp\n"
-_REST = "(SIZEOF_HVM_MODLIST_ENTRY - HVM_MODLIST_ENTRY_CMDLINE_PADDR) / 4\n"
+_FETCH = "    call ebp\n    mov edi, MODLIST_PADDR\n"
+_RESERVED = "    mov dword ptr [edi + HVM_MODLIST_ENTRY_RESERVED + 4], eax\n"
 _SIZE = "    mov edi, MODLIST_PADDR + HVM_MODLIST_ENTRY_SIZE\n"
 
 _MICROVM_MUTANTS = (
     # What fw_cfg says in big-endian order, and what it wants so.
     _microvm("file-size-not-swapped", "e820.s", "    bswap ecx\n", "", panic="E820_COUNT"),
     _microvm("file-count-not-swapped", "e820.s", "    bswap ebx\n", "", panic="FW_CFG_FILES"),
-    _microvm("file-key-not-swapped", "e820.s", _KEY, "    # the key", panic="E820_LOW"),
+    _microvm("file-key-not-swapped", "e820.s", _KEY, _KEY + "\n    xchg al, ah\n", panic="E820_LOW"),
     _microvm("dma-register-not-swapped", "fw_cfg_read.s", "FW_CFG_DMA_PADDR_SWAPPED", "FW_CFG_DMA_PADDR", panic="FW_CFG_DMA"),
     _microvm("dma-address-not-swapped", "fw_cfg_read.s", "mov eax, edi\n    bswap eax\n", "mov eax, edi\n", panic="NO_E820"),
     # The protocol.
     _microvm("dma-never-started", "fw_cfg_read.s", "edx, FW_CFG_DMA_LOW_PORT", "edx, FW_CFG_DMA_PORT", panic="FW_CFG_DMA"),
     _microvm("dma-error-ignored", "fw_cfg_read.s", "jnz fw_cfg_dma_failed", "jnz 2f", "memory.payload", refused=True),
     _microvm("pio-moves-the-pointer", "fw_cfg_read.s", "    pop edi\n", "    pop eax\n", panic="NO_FW_CFG", dma=False),
-    _microvm("file-not-selected", "e820.s", _SELECT_E820, "    mov ax, FW_CFG_READ_ON\n", panic="E820_LOW"),
+    _microvm("file-not-selected", "e820.s", _SELECT_E820, "    mov eax, FW_CFG_READ_ON\n", panic="E820_LOW"),
     # The memory map.
     _microvm(
         "memmap-count-one-too-many",
@@ -189,9 +189,9 @@ _MICROVM_MUTANTS = (
     _microvm("cmdline-size-as-its-address", "fw_cfg_kernel.s", _LINE, "cmdline_done", "cmdline"),
     _microvm("initrd-size-forgotten", "fw_cfg_kernel.s", _SIZE, "    mov edi, FW_CFG_WORD_PADDR\n", panic="INITRD_RAM"),
     _microvm("initrd-not-told", "fw_cfg_kernel.s", "mov edx, 1\ninitrd_done", "xor edx, edx\ninitrd_done", "modules.list"),
-    _microvm("initrd-not-fetched", "fw_cfg_kernel.s", _FETCH, "", "memory.payload"),
+    _microvm("initrd-not-fetched", "fw_cfg_kernel.s", _FETCH, "    mov edi, MODLIST_PADDR\n", "memory.payload"),
     _microvm("initrd-a-byte-short", "fw_cfg_kernel.s", _FETCH, "    dec ecx\n" + _FETCH, "memory.payload"),
-    _microvm("modlist-rest-not-cleared", "fw_cfg_kernel.s", _REST + "    rep stosd\n", _REST, "modules.entries", dirty=True),
+    _microvm("modlist-rest-not-cleared", "fw_cfg_kernel.s", _RESERVED, "", "modules.entries", dirty=True),
 )
 
 MUTANTS = _BARE_MUTANTS + _MICROVM_MUTANTS

@@ -4,12 +4,11 @@ import argparse
 import json
 import sys
 
-from pvhboot.shim.abi.firmware import FW_CFG
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import machine
 from pvhboot.shim.stock import default_blob
 
-from ..engines.base import Engine, Limits, Until
+from ..engines.base import Limits, Until
 from ..reasons import CONSOLE, EXIT, HANDOFF
 from ..report.as_json import outcome_to_json
 from ..report.text import outcome_text, subject_text
@@ -22,9 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     until = _until(arguments)
     limits = _limits(arguments)
     blob = read_firmware(arguments.firmware) if arguments.firmware is not None else default_blob(machine(arguments.machine))
-    engine = _engine(arguments)
-    if arguments.no_dma and machine(arguments.machine).source != FW_CFG:
-        raise BootError(f"--no-dma is about fw_cfg, which the machine {arguments.machine} does not have")
+    engine = get_engine(arguments.engine, accelerator=arguments.accel, qemu_arguments=arguments.qemu_arg)
     with open_kernel(arguments.kernel) as kernel:
         plan = plan_from(arguments, kernel, blob.data, host_reserved=engine.host_reserved, dma=not arguments.no_dma)
         if arguments.json:
@@ -37,16 +34,6 @@ def run(arguments: argparse.Namespace) -> int:
             print()
         print(outcome_text(outcome, arguments.verbose))
     return 0 if outcome.ok else 1
-
-
-def _engine(arguments: argparse.Namespace) -> Engine:
-    if arguments.engine == "qemu":
-        from ..engines.qemu.engine import QemuEngine
-
-        return QemuEngine(arguments.accel or "tcg", arguments.qemu_arg)
-    if arguments.accel or arguments.qemu_arg:
-        raise BootError(f"--{'accel' if arguments.accel else 'qemu-arg'} is for the engine qemu: add --engine qemu")
-    return get_engine(arguments.engine)
 
 
 def _print_console(data: bytes) -> None:

@@ -32,12 +32,18 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         if path is not None:
             files.append((path, data()))
-    write_files(files)
+    write_files(files, _inputs(arguments))
     print(
         f"{arguments.output}: {spec.name}, {show_size(len(blob.data))}, "
         f"{blob.manifest['code_bytes']} bytes of code and tables, sha256 {blob.sha256[:12]}{boots}"
     )
     return 0
+
+
+def _inputs(arguments: argparse.Namespace) -> list[str]:
+    """The files that are read."""
+    named = [arguments.kernel, arguments.initrd, *(text.partition(",")[0] for text in arguments.module)]
+    return [path for path in named if path is not None] + [text.partition("=")[2] for text in arguments.stage]
 
 
 def _size(text: str) -> int:

@@ -13,6 +13,7 @@ from pvhboot.loader.modules import Module
 from pvhboot.loader.plan import BootPlan, make_plan
 from pvhboot.loader.sizes import parse_memory
 from pvhboot.shim.abi.e820 import E820Entry
+from pvhboot.shim.abi.firmware import FW_CFG
 from pvhboot.shim.blob import Blob
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.files import read_file
@@ -46,12 +47,15 @@ def plan_from(
     dma: bool = True,
 ) -> BootPlan:
     """The plan for --initrd, --module, --append, --memory and --machine; the rest as in make_plan."""
+    spec = machine(arguments.machine)
+    if not dma and spec.source != FW_CFG:
+        raise BootError(f"--no-dma is about fw_cfg, which the machine {spec.name} does not have")
     modules = [Module(arguments.initrd)] if arguments.initrd is not None else []
     for text in arguments.module:
         path, comma, cmdline = text.partition(",")
         modules.append(Module(path, cmdline if comma else None))
     return make_plan(
-        machine(arguments.machine),
+        spec,
         firmware,
         kernel,
         memory=parse_memory(arguments.memory),
@@ -62,11 +66,12 @@ def plan_from(
     )
 
 
-def write_files(files: Sequence[tuple[str, bytes]]) -> None:
+def write_files(files: Sequence[tuple[str, bytes]], inputs: Sequence[str] = ()) -> None:
     """Writes all files or none: each goes to a temporary name beside it first, and all are renamed at the end.
 
-    BootError if one cannot be written, is no regular file, or is named twice.
+    BootError if one cannot be written, is no regular file, is named twice, or is one of the `inputs`.
     """
+    read = [os.path.realpath(path) for path in inputs]
     targets = [os.path.realpath(path) for path, _ in files]
     temporaries: list[str] = []
     try:
@@ -75,6 +80,8 @@ def write_files(files: Sequence[tuple[str, bytes]]) -> None:
                 _require_target(path, target)
                 if targets.count(target) > 1:
                     raise BootError(f"{path}: is to be written twice")
+                if target in read:
+                    raise BootError(f"{path}: is to be read and written: name another output")
                 descriptor, temporary = tempfile.mkstemp(prefix=".pvhboot-", dir=os.path.dirname(target))
                 temporaries.append(temporary)
                 with os.fdopen(descriptor, "wb") as file:

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from pvhboot.shim.errors import BootError
+from pvhboot.shim.errors import BootError, UnavailableError
 from pvhboot.shim.machines import machine
 from pvhboot.shim.stock import default_blob
 
@@ -18,18 +18,19 @@ from .common import open_kernel, plan_from, read_firmware
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 if the handoff is clean on each engine and the same on all, else 1."""
+    """0 if the handoff is clean on each engine and the same on all that ran, else 1."""
     blob = default_blob(machine(arguments.machine)) if arguments.firmware is None else read_firmware(arguments.firmware)
-    names = arguments.engine or ENGINES
+    if not arguments.timeout > 0:
+        raise BootError(f"--timeout {arguments.timeout}: give a number above 0")
     outcomes: list[Outcome] = []
     missing: dict[str, str] = {}
     with open_kernel(arguments.kernel) as kernel:
-        plan = plan_from(arguments, kernel, blob.data)
-        for name in names:
+        plan = plan_from(arguments, kernel, blob.data, dma=not arguments.no_dma)
+        for name in dict.fromkeys(arguments.engine or ENGINES):
             try:
                 outcomes.append(boot(plan, blob, get_engine(name), Until(HANDOFF), Limits(seconds=arguments.timeout)))
-            except BootError as error:
-                if arguments.engine or name == names[0]:
+            except UnavailableError as error:
+                if arguments.engine:
                     raise
                 missing[name] = str(error)  # nobody has asked for it by name: the host need not have it
     comparison = compare(outcomes)
@@ -58,16 +59,25 @@ def _engine_lines(outcomes: list[Outcome], missing: dict[str, str]) -> list[str]
 
 
 def _verdict_lines(comparison: Comparison) -> list[str]:
-    if not comparison.differences:
-        lines = [f"the same on all: {', '.join(comparison.compared)}"]
-        if len(comparison.accesses) > 1:
-            lines.append(f"the same on {' and '.join(comparison.accesses)}: every device access")
-        return lines
     lines = []
     for difference in comparison.differences:
         lines.append(f"not the same: {difference.what}")
         lines += [f"  {engine:<8} {value}" for engine, value in difference.values.items()]
+    if lines:
+        return lines
+    if len(comparison.reached) < 2:
+        who = f"{comparison.reached[0]} alone" if comparison.reached else "no engine"
+        return [f"nothing to compare: {who} reached the entry"]
+    lines.append(
+        f"the same on {_listed(comparison.reached)}: registers, segments, start_info, memory map, modules, command lines"
+    )
+    if len(comparison.accesses) > 1:
+        lines.append(f"the same on {_listed(comparison.accesses)}: every access to a device")
     return lines
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _to_json(outcomes: list[Outcome], missing: dict[str, str], comparison: Comparison, agree: bool) -> dict[str, Any]:
@@ -83,7 +93,7 @@ def _to_json(outcomes: list[Outcome], missing: dict[str, str], comparison: Compa
             for outcome in outcomes
         },
         "not_run": missing,
-        "compared": list(comparison.compared),
+        "compared": list(comparison.reached),
         "accesses_compared": list(comparison.accesses),
-        "differences": [{"what": difference.what, **difference.values} for difference in comparison.differences],
+        "differences": [{"what": found.what, "values": dict(found.values)} for found in comparison.differences],
     }

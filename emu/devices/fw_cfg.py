@@ -7,7 +7,7 @@ set) as in hw/nvram/fw_cfg.c. No item is writable, so a write always fails.
 from collections.abc import Mapping
 from typing import Final
 
-from pvhboot.loader.fw_cfg import Item
+from pvhboot.loader.image import SizedSource
 from pvhboot.loader.memory import GuestMemory
 from pvhboot.shim.abi import fw_cfg as abi
 from pvhboot.shim.errors import BootError
@@ -20,9 +20,9 @@ _PIECE: Final = 1 << 20  # bytes that are moved at once
 class FwCfg:
     """Selector and data ports; `dma_ports` is the DMA register, None without DMA. `items` are the bytes by key."""
 
-    def __init__(self, items: Mapping[int, Item], memory: GuestMemory, *, dma: bool = True) -> None:
+    def __init__(self, items: Mapping[int, SizedSource], memory: GuestMemory, *, dma: bool = True) -> None:
         self._items = items
-        self._item: Item | None = items.get(abi.FW_CFG_SIGNATURE)
+        self._item: SizedSource | None = items.get(abi.FW_CFG_SIGNATURE)
         self._offset = 0
         self.dma_ports = _DmaPorts(self, memory) if dma else None
 

@@ -1,4 +1,4 @@
-"""What stands behind the ROM for a store: nothing changes, and the first stores are kept for the check."""
+"""What stands behind a read-only ROM for a store: nothing changes, and the first stores are kept for the check."""
 
 from typing import Final, NamedTuple
 

@@ -69,7 +69,8 @@ class Engine(Protocol):
     host_reserved: tuple[E820Entry, ...]
 
     def run(self, board: Board, until: Until, limits: Limits, on_handoff: Callable[[Handoff], None]) -> Run:
-        """Raises BootError for what the host lacks; everything that the guest does ends in a Run."""
+        """Raises UnavailableError for what the host lacks, BootError for what it refuses; all that the guest does ends in a
+        Run."""
 
 
 def halt_detail(eflags: int) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pvhboot.shim.abi import x86
 from pvhboot.shim.abi.e820 import E820Entry
-from pvhboot.shim.errors import BootError
+from pvhboot.shim.errors import UnavailableError
 
 from ..board import Board
 from ..handoff import Handoff
@@ -53,7 +53,11 @@ class UnicornEngine:
 
     def run(self, board: Board, until: Until, limits: Limits, on_handoff: Callable[[Handoff], None]) -> Run:
         """See engines.base.Engine."""
-        return UnicornMachine(board, limits).run(until, on_handoff)
+        machine = UnicornMachine(board, limits)
+        try:
+            return machine.run(until, on_handoff)
+        finally:
+            machine.let_go()
 
 
 class UnicornMachine:
@@ -63,7 +67,7 @@ class UnicornMachine:
         try:
             import unicorn
         except ImportError:
-            raise BootError("the unicorn engine needs the package unicorn: pip install unicorn") from None
+            raise UnavailableError("the unicorn engine needs the package unicorn: pip install unicorn") from None
         import unicorn.x86_const as const
 
         self._unicorn, self._const = unicorn, const
@@ -100,6 +104,10 @@ class UnicornMachine:
                 self.run_to(None)
         assert self.stop is not None
         return Run(self.stop, self.registers(), self._counts())
+
+    def let_go(self) -> None:
+        """The board's memory may be used again: it does not tell this CPU any more of what is written to it."""
+        self._board.memory.listeners.remove(self._on_host_write)
 
     def run_to(self, address: int | None) -> bool:
         """Runs, counting instructions, to the one at a linear address; False if something else ended the run."""

@@ -7,6 +7,7 @@ from pvhboot.loader.sizes import show_size
 from pvhboot.shim.abi import x86
 from pvhboot.shim.abi.pvh import MEMMAP_TYPE_NAMES
 from pvhboot.shim.blob import Blob
+from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import Span
 
 from ..check import OK
@@ -168,7 +169,10 @@ def _instruction(outcome: Outcome, rip: int) -> str:
     if rip >= rom_start:
         code = outcome.blob.data[rip - rom_start :][:_CODE_BYTES]
     elif outcome.handoff is not None:
-        code = outcome.handoff.try_read(rip, _CODE_BYTES) or b""
+        try:
+            code = outcome.handoff.try_read(rip, _CODE_BYTES) or b""
+        except BootError:
+            return "not known: its machine has gone"
     else:
         return "unknown"
     bits = capstone.CS_MODE_32 if outcome.run.registers["cr0"] & x86.CR0_PE else capstone.CS_MODE_16

@@ -48,16 +48,28 @@ PANICS: Final = (
     Panic(0xE7, "STRING_END", "the command line does not end with a NUL", _BOTH),
     Panic(0xE8, "STRING_OFFSET", "a module's command line lies outside the strings", (PARAMS,)),
     Panic(0xE9, "STAGE_END", "the custom stage ran past its end: it must end with ret", _BOTH),
-    Panic(0xEA, "NO_FW_CFG", "no fw_cfg device: this firmware is for QEMU", (FW_CFG,)),
+    Panic(0xEA, "NO_FW_CFG", "no fw_cfg device: this firmware is for QEMU's microvm", (FW_CFG,)),
     Panic(0xEB, "FW_CFG_DMA", "fw_cfg has failed a DMA transfer, or never ended it", (FW_CFG,)),
     Panic(0xEC, "FW_CFG_FILES", "the directory of fw_cfg has an absurd length", (FW_CFG,)),
     Panic(0xED, "NO_E820", "fw_cfg has no file etc/e820", (FW_CFG,)),
     Panic(0xEE, "E820_LOW", "the memory map has no RAM from 0 to above 1 MiB", (FW_CFG,)),
     Panic(0xEF, "E820_OVERLAP", "ranges of the memory map overlap, or lie in the ROM", (FW_CFG,)),
-    Panic(0xF0, "NO_KERNEL", "no PVH entry: QEMU's -kernel must be an ELF file with a PVH note", (FW_CFG,)),
+    Panic(
+        0xF0,
+        "NO_KERNEL",
+        "no PVH entry: QEMU's -kernel must be an ELF file with a PVH note",
+        (FW_CFG,),
+    ),
     Panic(0xF1, "CMDLINE_SIZE", "the command line is too long", (FW_CFG,)),
-    Panic(0xF2, "INITRD_RAM", "the initrd does not lie in RAM above 1 MiB", (FW_CFG,)),
+    Panic(
+        0xF2,
+        "INITRD_RAM",
+        "the initrd does not lie in one range of RAM above 1 MiB, or QEMU took the kernel for a Multiboot one",
+        (FW_CFG,),
+    ),
     Panic(0xF3, "INITRD_KERNEL", "the initrd lies over the kernel: give the machine more memory", (FW_CFG,)),
+    Panic(0xF4, "KERNEL_RAM", "the kernel does not lie in one range of RAM, or lies where this firmware works", (FW_CFG,)),
+    Panic(0xF5, "KERNEL_ENTRY", "the entry does not lie in the kernel", (FW_CFG,)),
 )
 
 

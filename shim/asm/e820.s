@@ -44,9 +44,8 @@ e820_found:
     cmp eax, FW_CFG_MAX_E820 * SIZEOF_E820_ENTRY - 1
     ja e820_bad_count
     lea ebx, [ecx + TRANSFER_PADDR]     # where the host's entries will end
-    mov eax, dword ptr [esi + FW_CFG_FILE_SELECT]
-    bswap eax                           # the key to the upper half...
-    mov ax, FW_CFG_READ_ON | FW_CFG_DMA_CTL_SELECT # ...over the reserved field in the lower
+    movzx eax, word ptr [esi + FW_CFG_FILE_SELECT] # big-endian, as it goes into the control word
+    or eax, FW_CFG_READ_SELECTED
     mov edi, TRANSFER_PADDR
     call ebp
 

@@ -17,6 +17,6 @@
     mov eax, FW_CFG_READ_SIGNATURE
     mov edi, FW_CFG_WORD_PADDR
     call fw_cfg_read_word
-    cmp eax, FW_CFG_SIGNATURE_VALUE
+    cmp dword ptr [edi], FW_CFG_SIGNATURE_VALUE
     jne no_fw_cfg
 fw_cfg_found:

@@ -8,21 +8,39 @@
     mov eax, FW_CFG_READ_KERNEL_ENTRY
     mov edi, ENTRY_POINTER
     call fw_cfg_read_word
-    test eax, eax
-    jz kernel_missing
+    mov eax, FW_CFG_READ_KERNEL_ADDR
+    mov edi, KERNEL_ADDR_PADDR
+    call fw_cfg_read_word
+    mov eax, FW_CFG_READ_KERNEL_SIZE
+    mov edi, KERNEL_SIZE_PADDR
+    call fw_cfg_read_word
+
+# QEMU loads a kernel wherever it is linked, be there RAM or not, or this firmware's data.
+    cmp dword ptr [ENTRY_POINTER], 0
+    je kernel_missing
+    mov eax, dword ptr [KERNEL_ADDR_PADDR]
+    mov ecx, dword ptr [KERNEL_SIZE_PADDR]
+    cmp eax, FIRMWARE_END
+    jb kernel_bad_place
+    call ram_range
+    jc kernel_bad_place
+    mov edx, dword ptr [ENTRY_POINTER]
+    cmp edx, eax
+    jb kernel_bad_entry
+    cmp edx, ecx
+    ja kernel_bad_entry
 
     mov eax, FW_CFG_READ_CMDLINE_SIZE
     mov edi, FW_CFG_WORD_PADDR
-    call fw_cfg_read_word               # bytes, with the terminator
-    xor esi, esi
-    test eax, eax
+    call fw_cfg_read_word
+    mov esi, dword ptr [edi]            # bytes, with the terminator
+    test esi, esi
     jz cmdline_done
-    cmp eax, CMDLINE_MAX
+    cmp esi, CMDLINE_MAX
     ja cmdline_too_long
-    mov ecx, eax
+    mov ecx, esi
     mov eax, FW_CFG_READ_CMDLINE_DATA
     mov edi, STRINGS_PADDR
-    mov esi, ecx
     call ebp
     cmp byte ptr [edi + esi - 1], 0
     jne cmdline_bad_end
@@ -33,62 +51,39 @@ cmdline_done:
     mov edi, MODLIST_PADDR + HVM_MODLIST_ENTRY_SIZE
     call fw_cfg_read_word
     xor edx, edx                        # modules
-    test eax, eax
-    jz initrd_done
+    cmp dword ptr [edi], edx
+    je initrd_done
     mov eax, FW_CFG_READ_INITRD_ADDR
     mov edi, MODLIST_PADDR + HVM_MODLIST_ENTRY_PADDR
     call fw_cfg_read_word
 
-# It must lie in RAM, above the low ROM, where nothing of ours is. The ROM's own range ends the search: none begins below
-# 4 GiB and ends above.
+# It must lie in RAM, above the low ROM, where nothing of ours is, and beside the kernel: QEMU puts it where RAM ends, whatever
+# the kernel needs.
+    mov eax, dword ptr [MODLIST_PADDR + HVM_MODLIST_ENTRY_PADDR]
+    mov ecx, dword ptr [MODLIST_PADDR + HVM_MODLIST_ENTRY_SIZE]
     cmp eax, LOW_ROM_END
     jb initrd_bad_place
-    mov ecx, dword ptr [MODLIST_PADDR + HVM_MODLIST_ENTRY_SIZE]
-    dec ecx
-    add ecx, eax                        # its last byte
+    call ram_range
     jc initrd_bad_place
-    mov edx, MEMMAP_PADDR - SIZEOF_HVM_MEMMAP_ENTRY
-initrd_range:
-    add edx, SIZEOF_HVM_MEMMAP_ENTRY
-    mov edi, dword ptr [edx + HVM_MEMMAP_ENTRY_ADDR]
-    add edi, dword ptr [edx + HVM_MEMMAP_ENTRY_SIZE]
-    dec edi                             # the last byte of the range
-    cmp eax, edi
-    ja initrd_range
-    cmp dword ptr [edx + HVM_MEMMAP_ENTRY_TYPE], MEMMAP_TYPE_RAM
-    jne initrd_bad_place
-    cmp eax, dword ptr [edx + HVM_MEMMAP_ENTRY_ADDR]
-    jb initrd_bad_place
-    cmp ecx, edi
-    ja initrd_bad_place
-
-# QEMU puts the initrd where RAM ends, whatever the kernel needs.
-    mov eax, FW_CFG_READ_KERNEL_SIZE
-    mov edi, FW_CFG_WORD_PADDR
-    call fw_cfg_read_word
-    push eax
-    mov eax, FW_CFG_READ_KERNEL_ADDR
-    call fw_cfg_read_word
-    pop ecx
-    add ecx, eax                        # where the kernel ends
-    jc initrd_over_kernel
-    mov edx, dword ptr [MODLIST_PADDR + HVM_MODLIST_ENTRY_PADDR]
-    cmp edx, ecx
-    jae initrd_free
-    add edx, dword ptr [MODLIST_PADDR + HVM_MODLIST_ENTRY_SIZE]
-    cmp edx, eax
-    ja initrd_over_kernel
+    mov edx, dword ptr [KERNEL_ADDR_PADDR]
+    cmp ecx, edx
+    jb initrd_free
+    add edx, dword ptr [KERNEL_SIZE_PADDR]
+    cmp eax, edx
+    jb initrd_over_kernel
 initrd_free:
 
+    mov edi, eax
     mov eax, FW_CFG_READ_INITRD_DATA
     mov ecx, dword ptr [MODLIST_PADDR + HVM_MODLIST_ENTRY_SIZE]
-    mov edi, dword ptr [MODLIST_PADDR + HVM_MODLIST_ENTRY_PADDR]
     call ebp
+    mov edi, MODLIST_PADDR
     xor eax, eax                        # the upper halves, no command line, reserved
-    mov dword ptr [MODLIST_PADDR + HVM_MODLIST_ENTRY_PADDR + 4], eax
-    mov dword ptr [MODLIST_PADDR + HVM_MODLIST_ENTRY_SIZE + 4], eax
-    mov edi, MODLIST_PADDR + HVM_MODLIST_ENTRY_CMDLINE_PADDR
-    mov ecx, (SIZEOF_HVM_MODLIST_ENTRY - HVM_MODLIST_ENTRY_CMDLINE_PADDR) / 4
-    rep stosd
+    mov dword ptr [edi + HVM_MODLIST_ENTRY_PADDR + 4], eax
+    mov dword ptr [edi + HVM_MODLIST_ENTRY_SIZE + 4], eax
+    mov dword ptr [edi + HVM_MODLIST_ENTRY_CMDLINE_PADDR], eax
+    mov dword ptr [edi + HVM_MODLIST_ENTRY_CMDLINE_PADDR + 4], eax
+    mov dword ptr [edi + HVM_MODLIST_ENTRY_RESERVED], eax
+    mov dword ptr [edi + HVM_MODLIST_ENTRY_RESERVED + 4], eax
     mov edx, 1
 initrd_done:

@@ -20,6 +20,10 @@ e820_overlap:
     PANIC E820_OVERLAP
 kernel_missing:
     PANIC NO_KERNEL
+kernel_bad_place:
+    PANIC KERNEL_RAM
+kernel_bad_entry:
+    PANIC KERNEL_ENTRY
 cmdline_too_long:
     PANIC CMDLINE_SIZE
 cmdline_bad_end:

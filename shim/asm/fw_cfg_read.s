@@ -1,19 +1,16 @@
 # Reading fw_cfg: the routines that the phases call, by ebp or by name. Each says below where it differs.
 #
-# In:       eax = FW_CFG_READ_*, ecx = bytes, edi = where to put them, a stack
+# In:       eax = FW_CFG_READ_*, the control word as the descriptor has it, big-endian; ecx = bytes, edi = where to put them
 # Out:      the bytes in place, edi as it was: zeros beyond the end of an item, and for an item that is not there
 # Clobbers: eax, ecx, edx
 
 # A number of 32 bits.
 #
 # In:       eax = FW_CFG_READ_*, edi = where to put it, ebp = fw_cfg_read_dma or fw_cfg_read_pio
-# Out:      eax = the number
-# Clobbers: ecx, edx
+# Clobbers: eax, ecx, edx
 fw_cfg_read_word:
     mov ecx, 4
-    call ebp
-    mov eax, dword ptr [edi]
-    ret
+    jmp ebp
 
 # By DMA: one write starts the transfer, and QEMU has done it when the write returns. The selection of the item travels in
 # the descriptor.
@@ -21,9 +18,8 @@ fw_cfg_read_word:
 # In:       eax = FW_CFG_READ_*, ecx = bytes, edi = where to put them
 # Clobbers: eax, ecx, edx
 fw_cfg_read_dma:
-    bswap eax                           # the descriptor is big-endian
     mov dword ptr [FW_CFG_DMA_PADDR + FW_CFG_DMA_CONTROL], eax
-    bswap ecx
+    bswap ecx                           # the descriptor is big-endian
     mov dword ptr [FW_CFG_DMA_PADDR + FW_CFG_DMA_LENGTH], ecx
     mov eax, edi
     bswap eax
@@ -35,10 +31,13 @@ fw_cfg_read_dma:
     jne fw_cfg_dma_wait
     ret
 
-# The interface allows a host that takes its time; not one that takes for ever, nor one that says no.
+# The interface allows a host that takes its time (QEMU does not); not one that takes for ever, nor one that says no. Each look
+# is an exit to the host, about a microsecond at the least.
 fw_cfg_dma_wait:
     mov ecx, FW_CFG_DMA_POLLS
-1:  mov eax, dword ptr [FW_CFG_DMA_PADDR + FW_CFG_DMA_CONTROL]
+    mov edx, FW_CFG_DMA_PORT
+1:  in eax, dx
+    mov eax, dword ptr [FW_CFG_DMA_PADDR + FW_CFG_DMA_CONTROL]
     test eax, eax
     jz 2f
     bswap eax
@@ -54,6 +53,7 @@ fw_cfg_dma_wait:
 # In:       eax = FW_CFG_READ_*, ecx = bytes, edi = where to put them
 # Clobbers: eax, ecx, edx
 fw_cfg_read_pio:
+    bswap eax
     test al, FW_CFG_DMA_CTL_SELECT
     jz 1f                               # on with the item that is being read
     shr eax, FW_CFG_DMA_CTL_KEY_SHIFT

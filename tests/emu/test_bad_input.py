@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 from forge_elf import HOSTILE
@@ -233,6 +234,20 @@ def test_two_outputs_in_one_file(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "twice" in fails(capsys, "build", "-o", "fw.bin", "--listing", "./fw.bin")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("option", ["--kernel", "--initrd", "--stage", "--module"])
+def test_an_input_is_not_overwritten(capsys, tmp_path, monkeypatch, option):
+    monkeypatch.chdir(tmp_path)
+    Path("guest").write_bytes(default_guest(64))
+    Path("initrd").write_bytes(b"initrd")
+    Path("my.s").write_text("# Clobbers: nothing\n    ret\n")
+    arguments = ["--kernel", "guest", "--initrd", "initrd", "--module", "initrd,x", "--stage", "before-handoff=my.s"]
+    name = {"--kernel": "guest", "--initrd": "initrd", "--stage": "my.s", "--module": "initrd"}[option]
+    before = Path(name).read_bytes()
+    assert "is to be read and written" in fails(capsys, "build", "-o", "out.bin", "--listing", f"./{name}", *arguments)
+    assert Path(name).read_bytes() == before
+    assert not Path("out.bin").exists()
 
 
 def test_an_output_may_be_a_symbolic_link(tmp_path):

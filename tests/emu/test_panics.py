@@ -22,8 +22,10 @@ from pvhboot.loader.image import BytesImage
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.modules import Module
 from pvhboot.loader.plan import make_plan
+from pvhboot.shim.abi import pvh
 from pvhboot.shim.abi.e820 import E820Entry
 from pvhboot.shim.abi.firmware import FW_CFG, PANICS, PARAMS, panic_message
+from pvhboot.shim.elfwriter import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE, ElfSegment, note, write_elf
 from pvhboot.shim.image import build
 from pvhboot.shim.machines import BARE, GIB, MACHINES, MIB, MICROVM
 from pvhboot.shim.stage import make_stage
@@ -116,6 +118,7 @@ KERNEL_ENTRY, INITRD_DATA, CMDLINE_SIZE, CMDLINE_DATA, DIRECTORY = 0x10, 0x12, 0
 RAM, RESERVED = 1, 2
 LOW = (0, 64 * MIB, RAM)
 INITRD = bytes(range(1, 251)) * 20  # 5000 bytes
+KERNEL_PADDR, KERNEL_BYTES = 0x200000, 0x10000  # of the kernel that is to boot: nothing in it is 0
 
 
 def files(**named):
@@ -149,8 +152,12 @@ def count(number, *names):
     return {**e820(LOW), DIRECTORY: BytesImage(struct.pack(">I", number) + entries)}
 
 
-def initrd(addr, size=5000, kernel=(0x200000, 0x10000)):
-    return numbers({INITRD_ADDR: addr, INITRD_SIZE: size, **dict(zip((KERNEL_ADDR, KERNEL_SIZE), kernel, strict=True))})
+def kernel(start=KERNEL_PADDR, length=KERNEL_BYTES, entry=KERNEL_PADDR):
+    return numbers({KERNEL_ADDR: start, KERNEL_SIZE: length, KERNEL_ENTRY: entry})
+
+
+def initrd(addr, size=5000, **of_kernel):
+    return {**numbers({INITRD_ADDR: addr, INITRD_SIZE: size}), **kernel(**of_kernel)}
 
 
 def numbers(values):
@@ -224,14 +231,27 @@ FW_CFG_WRONG = {
     "initrd-reserved": ({**e820(LOW, (64 * MIB, MIB, RESERVED)), **initrd(64 * MIB)}, "INITRD_RAM"),
     "initrd-before-other-ram": ({**e820(LOW, (128 * MIB, MIB, RAM)), **initrd(127 * MIB)}, "INITRD_RAM"),
     # Accepted as RAM, up to its first and its last byte.
-    "initrd-at-the-first-byte-of-ram": (initrd(MIB, 1, (MIB, 1)), "INITRD_KERNEL"),
-    "initrd-at-the-last-byte-of-ram": (initrd(64 * MIB - 1, 1, (64 * MIB - 1, 1)), "INITRD_KERNEL"),
+    "initrd-at-the-first-byte-of-ram": (initrd(MIB, 1, start=MIB, length=0x110000), "INITRD_KERNEL"),
+    "initrd-at-the-last-byte-of-ram": (initrd(64 * MIB - 1, 1, length=62 * MIB), "INITRD_KERNEL"),
     "initrd-over-the-kernel": (initrd(0x200000), "INITRD_KERNEL"),
-    "initrd-around-the-kernel": (initrd(0x200000, 5000, (0x201000, 1)), "INITRD_KERNEL"),
+    "initrd-around-the-kernel": (initrd(0x200000, 5000, start=0x201000, length=1, entry=0x201000), "INITRD_KERNEL"),
     "initrd-inside-the-kernel": (initrd(0x204000), "INITRD_KERNEL"),
     "initrd-over-the-first-byte": (initrd(0x200000 - 4999), "INITRD_KERNEL"),
     "initrd-over-the-last-byte": (initrd(0x20FFFF), "INITRD_KERNEL"),
-    "kernel-wraps": (initrd(0x300000, 5000, (0x200000, 0xFFFFFFFF)), "INITRD_KERNEL"),
+    "kernel-wraps": (kernel(length=0xFFFFFFFF), "KERNEL_RAM"),
+    "kernel-empty": (kernel(length=0), "KERNEL_RAM"),
+    "kernel-at-0": (kernel(start=0), "KERNEL_RAM"),
+    "kernel-none": ({KERNEL_ADDR: BytesImage(b""), KERNEL_SIZE: BytesImage(b"")}, "KERNEL_RAM"),
+    "kernel-over-start-info": (kernel(start=0x6000, entry=0x6000), "KERNEL_RAM"),
+    "kernel-a-byte-too-low": (kernel(start=0x27FFF, entry=0x27FFF), "KERNEL_RAM"),
+    "kernel-in-the-low-rom": (kernel(start=0xF8000, length=0x1000, entry=0xF8000), "KERNEL_RAM"),
+    "kernel-over-the-low-rom": (kernel(start=0x40000, length=0x200000), "KERNEL_RAM"),
+    "kernel-a-byte-past-ram": (kernel(length=62 * MIB + 1), "KERNEL_RAM"),
+    "kernel-outside": (kernel(start=64 * MIB, entry=64 * MIB), "KERNEL_RAM"),
+    "kernel-in-the-rom": (kernel(start=0xFFFF8000, length=0x1000, entry=0xFFFF8000), "KERNEL_RAM"),
+    "entry-a-byte-too-low": (kernel(entry=KERNEL_PADDR - 1), "KERNEL_ENTRY"),
+    "entry-a-byte-too-high": (kernel(entry=KERNEL_PADDR + KERNEL_BYTES), "KERNEL_ENTRY"),
+    "entry-in-the-apic": (kernel(entry=0xFEE00000), "KERNEL_ENTRY"),
 }
 
 
@@ -241,8 +261,12 @@ def microvm(tmp_path):
     path = tmp_path / "initrd"
     path.write_bytes(INITRD)
 
+    code = ElfSegment(PT_LOAD, KERNEL_PADDR, b"\xf4" * KERNEL_BYTES, KERNEL_BYTES, PF_R | PF_W | PF_X, 4)
+    entry = note(pvh.NOTE_NAME, pvh.XEN_ELFNOTE_PHYS32_ENTRY, KERNEL_PADDR.to_bytes(4, "little"))
+    image = write_elf(32, KERNEL_PADDR, (code, ElfSegment(PT_NOTE, 0, entry, len(entry), PF_R, 4)), {})
+
     def plan(memory=64 * MIB, **more):
-        kernel = Kernel.from_bytes(default_guest(64), "guest")
+        kernel = Kernel.from_bytes(image, "kernel")
         modules = [Module(str(path))]
         return make_plan(MICROVM, default_blob(MICROVM).data, kernel, memory=memory, modules=modules, cmdline="a line", **more)
 
@@ -485,7 +509,7 @@ VALUES = st.one_of(
     st.tuples(st.just(CMDLINE_SIZE), st.integers(0, 0x8001)),
     # Either one that a device moves at once, or one that can lie nowhere: it would wrap.
     st.tuples(st.just(INITRD_SIZE), st.sampled_from([0, 1, 100, 4096, 5000, 0xFFF00000, 0xFFFFFFFF])),
-    st.tuples(st.just(KERNEL_ENTRY), st.just(0)),
+    st.tuples(st.just(KERNEL_ENTRY), st.sampled_from([0, 1, 0xFFFFF, 0x200000, 0xFFFFFFFF])),
 )
 SPOILT = st.sampled_from(["files", "size"] + ["nothing"] * 8)  # fields of the directory
 

@@ -54,14 +54,22 @@ def test_debian_reaches_user_space(guest_file, firmware, initrd, kernel, memory,
     assert usable[:2] == [(0, 0x9FFFF), (0x100000, min(parse_memory(memory), 3 << 30) - 1)]
 
 
-def test_a_kernel_without_a_pvh_entry_is_a_named_panic(firmware, tmp_path, guest_file):
-    """A bzImage as it is: QEMU finds no PVH entry in it, and the firmware says so instead of jumping to 0."""
-    log = tmp_path / "debug"
-    line = [QEMU, "-M", "microvm,acpi=off", "-nodefaults", "-display", "none", "-debugcon", f"file:{log}"]
-    line += ["-global", "isa-debugcon.iobase=0x402"]
+@pytest.mark.parametrize(
+    ("kernel", "memory", "panic"),
+    [
+        ("vmlinuz-6.1", "128M", "0xf0 NO_KERNEL"),  # a bzImage as it is: QEMU finds no PVH entry in it
+        ("xen-shim", "128M", "0xf2 INITRD_RAM"),  # has a Multiboot header, which QEMU prefers: then it has no initrd as such
+        ("vmlinux-6.1", "16M", "0xf4 KERNEL_RAM"),  # QEMU loads it all the same
+        ("vmlinux-6.1", "32M", "0xf4 KERNEL_RAM"),
+    ],
+)
+def test_what_cannot_boot_is_a_named_panic(firmware, tmp_path, guest_file, kernel, memory, panic):
     if problem := qemu_problem():
         pytest.skip(problem)
-    process = subprocess.Popen([*line, "-bios", str(firmware), "-kernel", str(guest_file("vmlinuz-6.1"))])
+    log = tmp_path / "debug"
+    line = [QEMU, "-M", "microvm,acpi=off", "-nodefaults", "-display", "none", "-m", memory]
+    line += ["-debugcon", f"file:{log}", "-global", "isa-debugcon.iobase=0x402"]
+    process = subprocess.Popen([*line, "-bios", str(firmware), "-kernel", str(guest_file(kernel))])
     try:
         for _ in range(100):
             if log.is_file() and log.read_text().endswith("\n"):
@@ -71,4 +79,4 @@ def test_a_kernel_without_a_pvh_entry_is_a_named_panic(firmware, tmp_path, guest
     finally:
         process.kill()
         process.wait()
-    assert log.read_text().startswith("pvhboot panic 0xf0 NO_KERNEL: ")
+    assert log.read_text().startswith(f"pvhboot panic {panic}: ")

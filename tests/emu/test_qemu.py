@@ -1,12 +1,12 @@
 """The engine qemu: what it shows is what the other engines show, and whatever QEMU does ends in a report or one clear line."""
 
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from host import kvm_problem, qemu_problem
 from initramfs import MARK, initramfs
 from mutants import ENTRY
 from pvhboot.emu.board import Board
-from pvhboot.emu.check import UNOBSERVABLE, VIOLATED
+from pvhboot.emu.check import UNOBSERVABLE, VIOLATED, check
 from pvhboot.emu.cli import main
 from pvhboot.emu.engines.base import Limits, Until
 from pvhboot.emu.engines.qemu.engine import QemuEngine
@@ -30,6 +30,7 @@ from pvhboot.loader.plan import make_plan
 from pvhboot.shim.abi import pvh, x86
 from pvhboot.shim.elfwriter import PF_R, PF_X, PT_LOAD, PT_NOTE, ElfSegment, note, write_elf
 from pvhboot.shim.errors import BootError
+from pvhboot.shim.guest import GUEST_PADDR
 from pvhboot.shim.image import asm_source, build
 from pvhboot.shim.machines import BARE, MACHINES, MIB, MICROVM
 from pvhboot.shim.stock import default_blob, default_guest
@@ -48,6 +49,13 @@ def accelerator(request):
 def needs_qemu():
     if problem := qemu_problem():
         pytest.skip(problem)
+
+
+@pytest.fixture(params=["unicorn", "kvm", "qemu"])
+def any_engine(request):
+    if problem := {"kvm": kvm_problem, "qemu": qemu_problem}.get(request.param, lambda: None)():
+        pytest.skip(problem)
+    return request.param
 
 
 @pytest.fixture(params=MACHINES.values(), ids=MACHINES)
@@ -122,11 +130,23 @@ def test_debian_goes_on_to_user_space(guest_file, tmp_path):
 
 
 @pytest.mark.usefixtures("needs_qemu")
-def test_a_device_that_qemu_tells_linux_of_is_no_finding():
-    engine = QemuEngine(extra=["-device", "virtio-rng-device"])
-    outcome = run(plan_for(MICROVM, cmdline="quiet"), engine, EXIT)
+@pytest.mark.parametrize("cmdline", ["quiet", None])
+def test_a_device_that_qemu_tells_linux_of_is_no_finding(cmdline):
+    engine = QemuEngine(extra=["-device", "virtio-rng-device", "-device", "virtio-rng-device"])
+    outcome = run(plan_for(MICROVM, cmdline=cmdline), engine, EXIT)
     assert outcome.ok, outcome.findings
-    assert outcome.tables.cmdline.startswith(b"quiet virtio_mmio.device=")
+    assert outcome.tables.cmdline.startswith((cmdline or "").encode() + b" virtio_mmio.device=")
+
+
+@pytest.mark.usefixtures("needs_qemu")
+@pytest.mark.parametrize("line", ["quiet loud", " virtio_mmio.device=1", "quiet virtio_mmio.device=1 loud", "quie"])
+def test_any_other_command_line_is_a_finding(line, spec):
+    planned = plan_for(spec, cmdline="quiet")
+    seen = []
+    QemuEngine().run(
+        Board(plan_for(spec, cmdline=line)), Until(HANDOFF), Limits(), lambda handoff: seen.extend(check(handoff, planned))
+    )
+    assert "cmdline" in [finding.clause for finding in seen if finding.status == VIOLATED]
 
 
 @pytest.mark.skipif(not QBOOT.is_file(), reason="no qboot.rom")
@@ -144,9 +164,12 @@ def test_qboot_is_judged_here_as_on_the_board(guest_file, accelerator, tmp_path)
 
 
 @pytest.mark.usefixtures("needs_qemu")
-def test_json_of_a_guest_that_ends_qemu(capsys):
+def test_the_guest_is_looked_at_where_it_leaves(capsys):
     assert main(["boot", "--engine", "qemu", "--json"]) == 0
-    assert '"rip": null' in capsys.readouterr().out
+    stop = json.loads(capsys.readouterr().out)["stop"]
+    assert (stop["reason"], stop["value"]) == (EXIT, 0)
+    assert GUEST_PADDR < stop["rip"] < GUEST_PADDR + 0x2000
+    assert stop["registers"]["ebx"]
 
 
 # How it ends.
@@ -197,10 +220,38 @@ def test_a_panic_halts_and_says_why():
 
 
 @pytest.mark.usefixtures("needs_qemu")
-def test_the_value_of_a_guest_that_leaves():
-    code = bytes.fromhex("66ba0105 b005 ee f4")  # mov dx, 0x501; mov al, 5; out dx, al; hlt
+@pytest.mark.parametrize("value", [0, 5, 127, 128, 255])
+def test_the_value_of_a_guest_that_leaves(value):
+    """All eight bits of it."""
+    code = bytes.fromhex("66ba0105 b0") + bytes((value,)) + bytes.fromhex("ee fa f4")  # mov dx, 0x501; mov al; out; cli; hlt
     outcome = run(plan_for(BARE, tiny_kernel(code)), QemuEngine(), EXIT)
-    assert (outcome.run.stop.reason, outcome.run.stop.value, outcome.ok) == (EXIT, 5, False)
+    assert (outcome.run.stop.reason, outcome.run.stop.value, outcome.ok) == (EXIT, value, value == 0)
+
+
+# Each of these ends the guest right behind what it prints.
+_LEAVING = {
+    "exit": "66ba0105 b000 ee",
+    "exit-with-5": "66ba0105 b005 ee",
+    "triple-fault": "0f0b",
+    "halt": "",
+}
+
+
+@pytest.mark.parametrize("code", _LEAVING.values(), ids=_LEAVING)
+def test_text_that_comes_right_before_the_end_is_waited_for_with_success(any_engine, code):
+    """On every engine; and nothing that was printed is lost."""
+    printing = b"".join(b"\xb0" + bytes((byte,)) + b"\xee" for byte in b"the END\n")  # mov al; out dx, al
+    kernel = tiny_kernel(bytes.fromhex("66baf803") + printing + bytes.fromhex(code + "fa f4"))
+    outcome = run(plan_for(BARE, kernel), get_engine(any_engine), CONSOLE, "END")
+    assert (outcome.run.stop.reason, outcome.ok) == (CONSOLE, True)
+    assert outcome.console.startswith(b"the END")
+
+
+@pytest.mark.usefixtures("needs_qemu")
+def test_what_a_guest_printed_before_its_end_is_all_there():
+    printing = b"".join(b"\xb0" + bytes((byte,)) + b"\xee" for byte in b"x" * 2000 + b"\n")
+    kernel = tiny_kernel(bytes.fromhex("66baf803") + printing + bytes.fromhex("66ba0105 b000 ee fa f4"))
+    assert run(plan_for(BARE, kernel), QemuEngine(), EXIT).console == b"x" * 2000 + b"\n"
 
 
 def tiny_kernel(code, entry=ENTRY):
@@ -210,20 +261,29 @@ def tiny_kernel(code, entry=ENTRY):
     return Kernel.from_bytes(data, "tiny")
 
 
+_BOOT = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from pvhboot.emu.cli import main;"
+
+
 @pytest.mark.usefixtures("needs_qemu")
-def test_ctrl_c_leaves_nothing_behind(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "status", "words"),
+    [(signal.SIGINT, 130, "pvhboot: interrupted\n"), (signal.SIGTERM, 143, ""), (signal.SIGHUP, 129, "")],
+)
+def test_a_signal_leaves_nothing_behind(tmp_path, number, status, words):
     (tmp_path / "loop.bin").write_bytes(bytes(65520) + b"\xeb\xfe" + bytes(14))
-    code = (
-        "import sys; from pvhboot.emu.cli import main;"
-        f"sys.exit(main(['boot', '--firmware', {str(tmp_path / 'loop.bin')!r}, '--engine', 'qemu']))"
-    )
+    code = f"{_BOOT} sys.exit(main(['boot', '--firmware', {str(tmp_path / 'loop.bin')!r}, '--engine', 'qemu']))"
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
-    threading.Timer(2.0, process.send_signal, (signal.SIGINT,)).start()
+    for _ in range(100):
+        if len(processes_that_name(tmp_path)) == 2:  # ours, and QEMU
+            break
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert (process.returncode, errors) == (130, "pvhboot: interrupted\n")
+    assert (process.returncode, errors) == (status, words)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["loop.bin"]
     assert not processes_that_name(tmp_path)
 
@@ -296,10 +356,57 @@ def test_what_qemu_complains_of_reaches_the_user(capsys):
     assert "QEMU does not start: -nonsense: invalid option" in one_line(capsys)
 
 
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("#!/bin/sh\nexec sleep 1000\n", "it has not answered for"),
+        ("#!/nonexistent\n", "No such file or directory"),
+        ("\x7fELFnonsense", "Exec format error"),
+        ("#!/bin/sh\necho boom >&2\necho second >&2\nexit 3\n", "QEMU does not start: boom; second"),
+        ("#!/bin/sh\nexit 3\n", "QEMU does not start: it has ended with status 3 and does not say why"),
+        ("#!/bin/sh\nkill -SEGV $$\n", "it has ended with signal 11"),
+    ],
+)
+def test_a_qemu_that_is_none_is_one_clear_line(monkeypatch, capsys, tmp_path, script, words):
+    program = tmp_path / "qemu-system-x86_64"
+    program.write_text(script)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr("pvhboot.emu.engines.qemu.engine._PATIENCE", 0.5)
+    for command in ("boot", "compare"):  # it is there: so compare does not pass over it
+        assert main([command, "--engine", "qemu", "--timeout", "0.5"]) == 2
+        assert words in one_line(capsys)
+
+
+@pytest.mark.usefixtures("needs_qemu")
+def test_a_qemu_that_stops_answering_ends_with_the_time(monkeypatch, tmp_path):
+    monkeypatch.setattr("pvhboot.emu.engines.qemu.engine._PATIENCE", 0.5)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def stop_qemu(_handoff):
+        for process in processes_that_name(tmp_path):
+            os.kill(int(process.parent.name), signal.SIGSTOP)
+
+    run = QemuEngine().run(Board(plan_for(MICROVM)), Until(EXIT), Limits(seconds=2.0), stop_qemu)
+    assert (run.stop.reason, run.stop.detail) == (LIMIT, "2 seconds of wall time are over, and QEMU does not answer")
+    assert not processes_that_name(tmp_path)
+
+
+def test_a_full_directory_for_temporary_files_is_named(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    assert main(["boot", "--engine", "qemu"]) == 2
+    assert f"cannot write QEMU's files to {tmp_path / 'gone'} (TMPDIR): No such file or directory" in one_line(capsys)
+
+
+def test_a_qemu_in_the_background_is_refused(capsys):
+    assert main(["boot", "--engine", "qemu", "--qemu-arg=-daemonize"]) == 2
+    assert "-daemonize: the qemu engine would lose sight of" in one_line(capsys)
+
+
 @pytest.mark.parametrize("option", [["--accel", "kvm"], ["--qemu-arg=-s"]])
 def test_options_of_qemu_are_for_qemu(capsys, option):
     assert main(["boot", *option]) == 2
-    assert "is for the engine qemu: add --engine qemu" in one_line(capsys)
+    assert "is for the engine qemu, not for unicorn" in one_line(capsys)
 
 
 def test_no_dma_is_for_a_machine_with_fw_cfg(capsys):

@@ -9,7 +9,7 @@ import struct
 
 import pytest
 from pvhboot.shim import defs, machines
-from pvhboot.shim.abi import e820, firmware, fw_cfg, params, pvh, x86
+from pvhboot.shim.abi import boot_params, e820, firmware, fw_cfg, multiboot, params, pvh, x86
 from pvhboot.shim.abi.layout import Layout
 from pvhboot.shim.errors import BootError
 
@@ -317,17 +317,17 @@ def test_reset_segments():
 
 # The numbers that stand in the firmware's instructions: what they come from is pinned above.
 FW_CFG_SYMBOLS = {
-    "FW_CFG_READ_SIGNATURE": 0x0000000A,
-    "FW_CFG_READ_FILE_DIR": 0x0019000A,
-    "FW_CFG_READ_KERNEL_ENTRY": 0x0010000A,
-    "FW_CFG_READ_KERNEL_ADDR": 0x0007000A,
-    "FW_CFG_READ_KERNEL_SIZE": 0x0008000A,
-    "FW_CFG_READ_CMDLINE_SIZE": 0x0014000A,
-    "FW_CFG_READ_CMDLINE_DATA": 0x0015000A,
-    "FW_CFG_READ_INITRD_ADDR": 0x000A000A,
-    "FW_CFG_READ_INITRD_SIZE": 0x000B000A,
-    "FW_CFG_READ_INITRD_DATA": 0x0012000A,
-    "FW_CFG_READ_ON": 0x02,
+    "FW_CFG_READ_SIGNATURE": 0x0A000000,
+    "FW_CFG_READ_FILE_DIR": 0x0A001900,
+    "FW_CFG_READ_KERNEL_ENTRY": 0x0A001000,
+    "FW_CFG_READ_KERNEL_ADDR": 0x0A000700,
+    "FW_CFG_READ_KERNEL_SIZE": 0x0A000800,
+    "FW_CFG_READ_CMDLINE_SIZE": 0x0A001400,
+    "FW_CFG_READ_CMDLINE_DATA": 0x0A001500,
+    "FW_CFG_READ_INITRD_ADDR": 0x0A000A00,
+    "FW_CFG_READ_INITRD_SIZE": 0x0A000B00,
+    "FW_CFG_READ_INITRD_DATA": 0x0A001200,
+    "FW_CFG_READ_ON": 0x02000000,
     "FW_CFG_SIGNATURE_VALUE": 0x554D4551,  # QEMU
     "FW_CFG_DMA_SIGNATURE_VALUE": 0x554D4551,
     "E820_FILE_0": 0x2F637465,  # etc/
@@ -374,7 +374,7 @@ LOW_MEMORY = {
         ("module list", 0x6040, 0x6060),
         ("memory map", 0x7000, 0x7BD0),
         ("command line", 0x20000, 0x28000),
-        ("fw_cfg control", 0x1020, 0x1038),
+        ("fw_cfg control", 0x1020, 0x1040),
         ("fw_cfg transfer", 0x3000, 0x3A04),
     ],
 }
@@ -387,8 +387,8 @@ def test_low_memory(spec):
 
 def test_the_machines():
     assert {spec.name: tuple(spec)[1:2] + tuple(spec)[3:] for spec in machines.MACHINES.values()} == {
-        "bare": ("params", 3 << 30, 0, False, 16 << 20, 1 << 40, "ones"),
-        "microvm": ("fw_cfg", 3 << 30, 128 << 10, True, 16 << 20, 1 << 40, "ones"),
+        "bare": ("params", 3 << 30, 0, False, True, 16 << 20, 1 << 40, "ones"),
+        "microvm": ("fw_cfg", 3 << 30, 128 << 10, True, False, 16 << 20, 1 << 40, "ones"),
     }
 
 
@@ -462,6 +462,8 @@ PANICS = [
     ("CMDLINE_SIZE", 0xF1, "microvm"),
     ("INITRD_RAM", 0xF2, "microvm"),
     ("INITRD_KERNEL", 0xF3, "microvm"),
+    ("KERNEL_RAM", 0xF4, "microvm"),
+    ("KERNEL_ENTRY", 0xF5, "microvm"),
 ]
 
 
@@ -482,3 +484,30 @@ def test_panic_message_fits_its_record(panic):
 
 def test_panic_message_in_full():
     assert firmware.panic_message(firmware.PANICS[0]) == "pvhboot panic 0xe0 NO_PARAMS: the ROM's parameter block is empty"
+
+
+def test_boot_protocol():
+    """Linux Documentation/arch/x86/boot.rst."""
+    fields = (boot_params.SETUP_SECTS, boot_params.VERSION, boot_params.KERNEL_VERSION, boot_params.PAYLOAD)
+    assert [(offset, struct.calcsize(code)) for offset, code in fields] == [(0x1F1, 1), (0x206, 2), (0x20E, 2), (0x248, 8)]
+    assert boot_params.HEADER_MAGIC == (0x202, b"HdrS")
+    assert boot_params.BOOT_FLAG == (0x1FE, b"\x55\xaa")
+    assert (boot_params.SECTOR_BYTES, boot_params.DEFAULT_SETUP_SECTS) == (512, 4)
+    assert (boot_params.PAYLOAD_PROTOCOL, boot_params.KERNEL_VERSION_BASE) == (0x208, 0x200)
+
+
+@pytest.mark.parametrize(
+    ("at", "flags", "checksum", "found"),
+    [
+        (0, 0x10003, 0x100000000 - 0x1BADB002 - 0x10003, True),
+        (4, 0, 0xE4524FFE, True),
+        (8140, 0, 0xE4524FFE, True),  # the last place at which QEMU looks
+        (8144, 0, 0xE4524FFE, False),
+        (2, 0, 0xE4524FFE, False),
+        (4, 1, 0xE4524FFE, False),
+    ],
+)
+def test_multiboot_header(at, flags, checksum, found):
+    head = bytearray(8192)
+    struct.pack_into("<III", head, at, 0x1BADB002, flags, checksum)
+    assert multiboot.find_header(head) == (at if found else None)

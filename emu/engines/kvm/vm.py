@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 
 from pvhboot.loader.memory import GuestMemory
 from pvhboot.shim.abi.x86 import Segment
-from pvhboot.shim.errors import BootError
+from pvhboot.shim.errors import BootError, UnavailableError
 
 from . import uapi
 
@@ -35,20 +35,20 @@ def _call(fd: int, request: int, argument: int | Structure | c_uint64, what: str
 
 
 def open_device() -> int:
-    """A file descriptor of /dev/kvm, for the caller to close. BootError says what is missing and how to get it."""
+    """A file descriptor of /dev/kvm, for the caller to close. UnavailableError says what is missing and how to get it."""
     device = uapi.KVM_DEVICE
     if sys.platform != "linux":
-        raise BootError(f"the kvm engine needs Linux and this is {sys.platform}: use --engine unicorn")
+        raise UnavailableError(f"the kvm engine needs Linux and this is {sys.platform}: use --engine unicorn")
     if (machine := os.uname().machine) != _MACHINE:
-        raise BootError(f"the kvm engine needs an {_MACHINE} host and this is {machine}: use --engine unicorn")
+        raise UnavailableError(f"the kvm engine needs an {_MACHINE} host and this is {machine}: use --engine unicorn")
     try:
         fd = os.open(device, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise BootError(f"{device} does not exist: load the kvm module, or use --engine unicorn") from None
+        raise UnavailableError(f"{device} does not exist: load the kvm module, or use --engine unicorn") from None
     except PermissionError:
-        raise BootError(f"no permission to open {device}: join the group kvm, or use --engine unicorn") from None
+        raise UnavailableError(f"no permission to open {device}: join the group kvm, or use --engine unicorn") from None
     except OSError as error:
-        raise BootError(f"cannot open {device}: {error.strerror}; use --engine unicorn") from None
+        raise UnavailableError(f"cannot open {device}: {error.strerror}; use --engine unicorn") from None
     try:
         _check_abilities(fd)
     except BaseException:
@@ -60,11 +60,11 @@ def open_device() -> int:
 def _check_abilities(fd: int) -> None:
     version = _call(fd, uapi.KVM_GET_API_VERSION, 0, f"tell its version ({uapi.KVM_DEVICE})")
     if version != uapi.KVM_API_VERSION:
-        raise BootError(f"{uapi.KVM_DEVICE} has API version {version}: this engine speaks {uapi.KVM_API_VERSION}")
+        raise UnavailableError(f"{uapi.KVM_DEVICE} has API version {version}: this engine speaks {uapi.KVM_API_VERSION}")
     capabilities = uapi.REQUIRED_CAPABILITIES.items()
     missing = [name for number, name in capabilities if not _call(fd, uapi.KVM_CHECK_EXTENSION, number, f"check {name}")]
     if missing:
-        raise BootError(f"this host's KVM lacks {', '.join(missing)}: use --engine unicorn")
+        raise UnavailableError(f"this host's KVM lacks {', '.join(missing)}: use --engine unicorn")
 
 
 class Vcpu:

@@ -5,34 +5,33 @@ Source: QEMU's man page qemu-system-x86_64(1); docs/system/i386/microvm.rst, doc
 
 import os
 import shutil
-import struct
 from collections.abc import Mapping
 from typing import Final
 
 from pvhboot.loader.plan import BootPlan
-from pvhboot.shim.abi.devices import DEBUG_EXIT_PORT, DEBUG_EXIT_SIZE
+from pvhboot.shim.abi import multiboot
+from pvhboot.shim.abi.devices import DEBUG_EXIT_PORT
 from pvhboot.shim.abi.firmware import DEBUGCON_PORT, PARAMS
-from pvhboot.shim.errors import BootError
+from pvhboot.shim.errors import BootError, UnavailableError
 from pvhboot.shim.machines import MICROVM, ROM_GRANULE, low_rom_span
 
 PROGRAM: Final = "qemu-system-x86_64"
-# The character devices: two that are talked with, and two that are only listened to.
+# The character devices: two that are talked with, and three that are only listened to.
 SOCKETS: Final = ("qmp", "gdb")
-PIPES: Final = ("console", "debug")
+PIPES: Final = ("console", "debug", "exit")
 LOG_FILE: Final = "log"
 _CHUNK: Final = 1 << 20  # bytes
-_MULTIBOOT_MAGIC: Final = 0x1BADB002
-_MULTIBOOT_SEARCH: Final = 8192  # bytes
-_MULTIBOOT_HEADER: Final = 48  # bytes
 # `bare` asks for nothing but RAM and a ROM: QEMU's smallest machine has both.
 _MACHINE: Final = "microvm,acpi=off"
 
 
 def find_program() -> str:
-    """QEMU's path; BootError says how to get it."""
+    """QEMU's path; UnavailableError says how to get it."""
     path = shutil.which(PROGRAM)
     if path is None:
-        raise BootError(f"the qemu engine needs {PROGRAM} on the PATH: install it (qemu-system-x86), or use --engine unicorn")
+        raise UnavailableError(
+            f"the qemu engine needs {PROGRAM} on the PATH: install it (qemu-system-x86), or use --engine unicorn"
+        )
     return path
 
 
@@ -54,7 +53,8 @@ def command_line(program: str, plan: BootPlan, accelerator: str, directory: str,
         line += ["-chardev", f"file,id={name},path=/dev/fd/{descriptors[name]}"]
     line += ["-mon", "chardev=qmp,mode=control", "-gdb", "chardev:gdb", "-serial", "chardev:console"]
     line += ["-device", f"isa-debugcon,iobase={DEBUGCON_PORT:#x},chardev=debug"]
-    line += ["-device", f"isa-debug-exit,iobase={DEBUG_EXIT_PORT:#x},iosize={DEBUG_EXIT_SIZE:#x}"]
+    # Not isa-debug-exit: that ends QEMU, with seven bits of the value, and nothing is left to look at.
+    line += ["-device", f"isa-debugcon,iobase={DEBUG_EXIT_PORT:#x},chardev=exit"]
     return line + _loading(plan, directory)
 
 
@@ -78,7 +78,9 @@ def _loading(plan: BootPlan, directory: str) -> list[str]:
         for module in plan.modules:
             options += ["-device", f"loader,file={_escaped(module.payload.path)},addr={module.paddr:#x},force-raw=on"]
         return options
-    if (at := _multiboot_header(plan)) is not None:
+    head = bytearray(multiboot.SEARCH_BYTES)
+    plan.kernel.read_into(0, memoryview(head)[: plan.kernel.image_size])
+    if (at := multiboot.find_header(head)) is not None:
         raise BootError(
             f"{plan.kernel.path}: a Multiboot header at {at:#x}, by which QEMU would load it instead of by PVH: "
             "use --machine bare"
@@ -89,20 +91,6 @@ def _loading(plan: BootPlan, directory: str) -> list[str]:
     if not plan.dma:
         options += ["-global", "fw_cfg_io.dma_enabled=off"]
     return options
-
-
-def _multiboot_header(plan: BootPlan) -> int | None:
-    """Where QEMU finds a Multiboot 1 header in the kernel file (QEMU hw/i386/multiboot.c); None if there is none.
-
-    Source: Multiboot Specification 0.6.96, 3.1.1 and 3.1.2.
-    """
-    head = bytearray(min(_MULTIBOOT_SEARCH, plan.kernel.image_size))
-    plan.kernel.read_into(0, memoryview(head))
-    for at in range(0, len(head) - _MULTIBOOT_HEADER + 1, 4):
-        magic, flags, checksum = struct.unpack_from("<III", head, at)
-        if magic == _MULTIBOOT_MAGIC and not (magic + flags + checksum) & 0xFFFFFFFF:
-            return at
-    return None
 
 
 def _escaped(path: str) -> str:

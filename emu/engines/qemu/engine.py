@@ -1,7 +1,8 @@
 """The engine that has QEMU run a boot, as anybody's command line would: `-bios`, and for the machine microvm `-kernel`.
 
 QEMU brings its own memory and devices, of which this engine sees what a monitor and a debugger see: it counts neither
-instructions nor accesses, POST codes are lost, and MTRRs cannot be read. The machine is QEMU's microvm (acpi=off, one CPU) for
+instructions nor accesses, POST codes are lost, and MTRRs cannot be read. Of what the guest writes to the debug-exit port it
+sees one byte, and the guest goes on for the moment until it is stopped. The machine is QEMU's microvm (acpi=off, one CPU) for
 `bare` too. A triple fault is told from a reset by TCG only.
 """
 
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from pvhboot.shim.abi.e820 import E820Entry
+from pvhboot.shim.abi.firmware import FW_CFG
 from pvhboot.shim.abi.pvh import MEMMAP_TYPE_RESERVED
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import low_rom_span, rom_span
@@ -28,6 +30,8 @@ from .state import CpuState, parse_registers
 ACCELERATORS: Final = ("tcg", "kvm")
 # What QEMU's KVM keeps for itself (identity map and TSS): QEMU target/i386/kvm/kvm.c.
 _KVM_RESERVED: Final = E820Entry(0xFEFFC000, 0x4000, MEMMAP_TYPE_RESERVED)
+_DAEMONIZE: Final = "-daemonize"
+_PATIENCE: Final = 5.0  # seconds beyond the limit of time that QEMU gets to answer
 _LOOK: Final = 0.2  # seconds between two looks at whether the CPU sleeps for ever
 
 
@@ -41,7 +45,7 @@ class QemuEngine:
         if accelerator not in ACCELERATORS:
             raise BootError(f"no accelerator named {accelerator!r}; there is: {', '.join(ACCELERATORS)}")
         self._accelerator = accelerator
-        self._extra = list(extra)
+        self._extra = tuple(extra)
         self.host_reserved: tuple[E820Entry, ...] = (_KVM_RESERVED,) if accelerator == "kvm" else ()
 
     def run(self, board: Board, until: Until, limits: Limits, on_handoff: Callable[[Handoff], None]) -> Run:
@@ -50,6 +54,8 @@ class QemuEngine:
             raise BootError("the qemu engine brings memory and devices of its own: it cannot run a board that was changed")
         if limits.instructions is not None or limits.exits is not None:
             raise BootError("the qemu engine counts neither instructions nor accesses: use --timeout")
+        if _DAEMONIZE in self._extra:
+            raise BootError(f"{_DAEMONIZE}: the qemu engine would lose sight of a QEMU in the background")
         if until.kind == CONSOLE:
             board.stop_at_console_text(until.text)
         with QemuProcess(board.plan, self._accelerator, self._extra) as process:
@@ -77,9 +83,12 @@ class _Session:
         self._handlers: dict[Any, Callable[[], Stop | None]] = {
             process.pipes["console"]: self._console,
             process.pipes["debug"]: self._debug_console,
+            process.pipes["exit"]: self._exit,
             process.sockets["qmp"]: self._qmp.receive,
             process.sockets["gdb"]: self._stopped,
         }
+        for connection in process.sockets.values():
+            connection.settimeout(limits.seconds + _PATIENCE)
 
     def run(self) -> Run:
         try:
@@ -87,13 +96,28 @@ class _Session:
             self._gdb.break_at(self._board.entry, True)
             self._gdb.resume()
         except (QmpGone, GdbGone):
-            self._process.exit_status()
-            raise BootError(f"QEMU does not start: {self._process.complaint() or 'and does not say why'}") from None
+            raise BootError(f"QEMU does not start: {self._process.last_words()}") from None
+        except TimeoutError:
+            raise BootError(
+                f"QEMU does not start: it has not answered for {self._limits.seconds + _PATIENCE:g} seconds"
+            ) from None
         try:
-            stop = self._until_stop()
+            return self._ended_with(self._until_stop())
         except (QmpGone, GdbGone):
-            return Run(self._ended(), {}, {})
-        return Run(stop, self._last_registers(), {})
+            self._drain()
+            return Run(Stop(FAULT, f"QEMU has gone: {self._process.last_words()}", None), {}, {})
+        except TimeoutError:
+            return Run(Stop(LIMIT, f"{self._limits.seconds_over}, and QEMU does not answer", None), {}, {})
+
+    def _ended_with(self, stop: Stop) -> Run:
+        """Takes what the guest has printed up to its end: the text that was waited for may be in it."""
+        self._qmp.command("stop")
+        registers = dict(self._cpu().registers)
+        if self._drain():
+            request = self._board.stop
+            assert request is not None
+            stop = Stop(request.reason, request.detail, stop.rip)
+        return Run(stop, registers, {})
 
     def _until_stop(self) -> Stop:
         with selectors.DefaultSelector() as selector:
@@ -117,22 +141,38 @@ class _Session:
     def _cpu(self) -> CpuState:
         return parse_registers(self._qmp.monitor("info registers"))
 
-    def _last_registers(self) -> dict[str, int]:
-        try:
-            self._qmp.command("stop")
-            return dict(self._cpu().registers)
-        except QmpGone:
-            return {}
-
     def _console(self) -> Stop | None:
-        for byte in self._process.receive("console"):
-            self._board.print_byte(byte)
-            if request := self._board.stop:
-                return Stop(request.reason, request.detail, self._cpu().linear_ip)
+        if self._print(self._process.receive("console")):
+            request = self._board.stop
+            assert request is not None
+            return Stop(request.reason, request.detail, self._cpu().linear_ip)
         return None
+
+    def _print(self, data: bytes) -> bool:
+        """Whether the board asks for a stop at one of these bytes; those behind it are dropped."""
+        for byte in data:
+            self._board.print_byte(byte)
+            if self._board.stop is not None:
+                return True
+        return False
 
     def _debug_console(self) -> None:
         self._board.debug_console += self._process.receive("debug")
+
+    def _exit(self) -> Stop | None:
+        data = self._process.receive("exit")
+        return Stop(EXIT, f"the guest left with {data[0]}", self._cpu().linear_ip, data[0]) if data else None
+
+    def _drain(self) -> bool:
+        """What is in the pipes still; whether the board asks for a stop by it."""
+        while data := self._process.receive("debug"):
+            self._board.debug_console += data
+        if self._board.stop is not None:
+            return False  # it has been told already
+        while data := self._process.receive("console"):
+            if self._print(data):
+                return True
+        return False
 
     def _events(self) -> Stop | None:
         while self._qmp.events:
@@ -177,22 +217,5 @@ class _Session:
             memory=self._memory,
             rom_writes=(),
             counts={},
+            host_appends=self._board.plan.source == FW_CFG,
         )
-
-    def _ended(self) -> Stop:
-        """QEMU has gone: the guest wrote to the debug-exit port, or something is wrong with QEMU."""
-        self._drain()
-        status = self._process.exit_status()
-        if status > 0 and status & 1:
-            value = status >> 1
-            return Stop(EXIT, f"the guest left with {value}", None, value)
-        why = f"signal {-status}" if status < 0 else f"status {status}"
-        return Stop(FAULT, f"QEMU has ended with {why}: {self._process.complaint() or 'it does not say why'}", None)
-
-    def _drain(self) -> None:
-        """What was printed before the end."""
-        while data := self._process.receive("console"):
-            for byte in data:
-                self._board.print_byte(byte)
-        while data := self._process.receive("debug"):
-            self._board.debug_console += data

@@ -17,7 +17,7 @@ class GdbGone(Exception):
 
 
 class Gdb:
-    """A connection to QEMU's gdb stub."""
+    """A connection to QEMU's gdb stub. All methods raise TimeoutError as the socket's timeout has it."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
@@ -48,12 +48,16 @@ class Gdb:
     def _write(self, data: bytes) -> None:
         try:
             self.socket.sendall(data)
+        except TimeoutError:
+            raise
         except OSError:
             raise GdbGone from None
 
     def _receive(self) -> None:
         try:
             data = self.socket.recv(1 << 12)
+        except TimeoutError:
+            raise
         except OSError:
             data = b""
         if not data:

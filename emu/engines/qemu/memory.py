@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-from pvhboot.shim.errors import BootError
+from pvhboot.shim.errors import BootError, NoMemoryError
 from pvhboot.shim.machines import Span
 
 from .qmp import Qmp, QmpGone
@@ -22,10 +22,10 @@ class QemuMemory:
         self._chunks: dict[int, bytes] = {}
 
     def read(self, paddr: int, size: int) -> bytes:
-        """`size` bytes at a physical address; BootError where there is no memory, or QEMU has ended."""
+        """`size` bytes at a physical address; NoMemoryError where there is none, BootError if QEMU has ended."""
         span = next((span for span in self._spans if span.start <= paddr and paddr + size <= span.end), None)
         if span is None:
-            raise BootError(f"no memory at {paddr:#x}-{paddr + size:#x}")
+            raise NoMemoryError(f"no memory at {paddr:#x}-{paddr + size:#x}")
         start = max(paddr - paddr % _CHUNK, span.start)
         end = min(paddr - paddr % _CHUNK + _CHUNK, span.end)
         if paddr + size > end:

@@ -1,5 +1,6 @@
 """A QEMU process with its channels, ended when its `with` is, whatever happens in it."""
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -7,11 +8,14 @@ import signal
 import socket
 import subprocess
 import tempfile
-from contextlib import ExitStack
-from types import TracebackType
-from typing import Final, Self
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import FrameType, TracebackType
+from typing import Final, NoReturn, Self
 
 from pvhboot.loader.plan import BootPlan
+from pvhboot.shim.errors import BootError
 
 from .command import LOG_FILE, PIPES, SOCKETS, command_line, find_program
 
@@ -22,6 +26,7 @@ _RECEIVE_BYTES: Final = 1 << 16
 # that Linux gives to anybody. (A socket takes some hundred single bytes only: each has a buffer of its own there.)
 _PIPE_BYTES: Final = 1 << 20
 _SHOWN_BYTES: Final = 1 << 16  # of what it wrote that is looked at
+_SHOWN_LINES: Final = 3
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 _libc = ctypes.CDLL(None)  # loaded before the fork: after it only the call is made
@@ -32,16 +37,39 @@ def _die_with_parent() -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+@contextmanager
+def _cleaning_up_at_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end this process, but not before every `with` is left: files and QEMU go first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals go to the main thread
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        for number, handler in before.items():
+            if handler is signal.SIG_DFL:
+                signal.signal(number, _leave)
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is signal.SIG_DFL:
+                signal.signal(number, handler)
+
+
 class QemuProcess:
     """QEMU, waiting before the guest's first instruction. `sockets` and `pipes` (descriptors) are its channels by name, what
     it prints on the guest's behalf comes through the pipes; `directory` is for its files."""
 
-    def __init__(self, plan: BootPlan, accelerator: str, extra: list[str]) -> None:
-        """Raises BootError if there is no QEMU, or it cannot hold the plan."""
+    def __init__(self, plan: BootPlan, accelerator: str, extra: Sequence[str]) -> None:
+        """Raises BootError if there is no QEMU, it cannot be executed, or it cannot hold the plan."""
         self.sockets: dict[str, socket.socket] = {}
         self.pipes: dict[str, int] = {}
         with ExitStack() as stack, ExitStack() as inherited:
-            self.directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="pvhboot-"))
+            stack.enter_context(_cleaning_up_at_signals())
+            program = find_program()
             descriptors: dict[str, int] = {}
             for name in SOCKETS:
                 ours, theirs = socket.socketpair()
@@ -51,19 +79,28 @@ class QemuProcess:
                 self.pipes[name], descriptors[name] = os.pipe()
                 stack.callback(os.close, self.pipes[name])
                 inherited.callback(os.close, descriptors[name])
-                fcntl.fcntl(self.pipes[name], fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-            line = command_line(find_program(), plan, accelerator, self.directory, descriptors)
-            errors = inherited.enter_context(open(os.path.join(self.directory, _ERRORS_FILE), "wb"))
-            self._process = subprocess.Popen(
-                [*line, *extra],
-                stdin=subprocess.DEVNULL,
-                stdout=errors,
-                stderr=errors,
-                pass_fds=tuple(descriptors.values()),
-                start_new_session=True,  # Ctrl-C is for us
-                preexec_fn=_die_with_parent,
-            )
-            stack.callback(self._end)
+                os.set_blocking(self.pipes[name], False)
+                with contextlib.suppress(OSError):  # the system may allow less
+                    fcntl.fcntl(self.pipes[name], fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            try:
+                self.directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="pvhboot-"))
+                line = command_line(program, plan, accelerator, self.directory, descriptors)
+                errors = inherited.enter_context(open(os.path.join(self.directory, _ERRORS_FILE), "wb"))
+            except OSError as error:
+                raise BootError(f"cannot write QEMU's files to {tempfile.gettempdir()} (TMPDIR): {error.strerror}") from None
+            try:
+                self._process = subprocess.Popen(
+                    [*line, *extra],
+                    stdin=subprocess.DEVNULL,
+                    stdout=errors,
+                    stderr=errors,
+                    pass_fds=tuple(descriptors.values()),
+                    start_new_session=True,  # Ctrl-C is for us
+                    preexec_fn=_die_with_parent,
+                )
+            except OSError as error:
+                raise BootError(f"QEMU does not start: {program}: {error.strerror}") from None
+            stack.callback(self.end)
             self._closing = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -72,26 +109,33 @@ class QemuProcess:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._closing.close()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Kills it."""
         self._process.kill()
         self._process.wait()
 
     def receive(self, pipe: str) -> bytes:
-        """What has come through a pipe, or will; b"" when QEMU has closed it."""
-        return os.read(self.pipes[pipe], _RECEIVE_BYTES)
-
-    def exit_status(self) -> int:
-        """Of a QEMU that has closed its channels; negative: the signal that ended it."""
+        """What has come through a pipe; b"" if nothing has, or QEMU has closed it."""
         try:
-            return self._process.wait(_GRACE)
+            return os.read(self.pipes[pipe], _RECEIVE_BYTES)
+        except BlockingIOError:
+            return b""
+
+    def last_words(self) -> str:
+        """How a QEMU that has closed its channels ended, and what it wrote, as a phrase."""
+        try:
+            status = self._process.wait(_GRACE)
         except subprocess.TimeoutExpired:
-            self._end()
-            return self._process.returncode
+            self.end()
+            status = self._process.returncode
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        return self.complaint() or f"it has ended with {how} and does not say why"
 
     def complaint(self) -> str:
-        """The last line that QEMU has written, without its own name in front; "" if it has written none."""
-        lines = self._text(_ERRORS_FILE).strip().splitlines()
-        return lines[-1].partition(": ")[2] or lines[-1] if lines else ""
+        """What QEMU has written but warnings, its own name left out; "" if it has written nothing."""
+        lines = [line.strip() for line in self._text(_ERRORS_FILE).splitlines()]
+        words = [line.removeprefix("qemu-system-x86_64: ") for line in lines if line and ": warning: " not in line]
+        return "; ".join(words[:_SHOWN_LINES])
 
     def has_logged(self, words: str) -> bool:
         """Whether QEMU's log (-d cpu_reset) has these words."""

@@ -16,7 +16,10 @@ class QmpGone(Exception):
 
 
 class Qmp:
-    """A connection in command mode. Whatever arrives that nobody has asked for, an event, waits in `events`."""
+    """A connection in command mode. Whatever arrives that nobody has asked for, an event, waits in `events`.
+
+    All methods that wait raise TimeoutError as the socket's timeout has it.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
@@ -34,6 +37,8 @@ class Qmp:
         request = {"execute": name, "arguments": arguments} if arguments else {"execute": name}
         try:
             self.socket.sendall(json.dumps(request).encode() + b"\n")
+        except TimeoutError:
+            raise
         except OSError:
             raise QmpGone from None
         answer = self._answer()
@@ -50,6 +55,8 @@ class Qmp:
         """Takes what has come, or waits for something to come. QmpGone if QEMU has ended."""
         try:
             data = self.socket.recv(1 << 16)
+        except TimeoutError:
+            raise
         except OSError:
             data = b""
         if not data:
