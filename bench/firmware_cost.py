@@ -1,4 +1,4 @@
-"""What firmwares cost from the reset vector to the kernel's entry: ours and qboot, in the same QEMU (microvm,acpi=off, TCG).
+"""What firmwares cost from the reset vector to the kernel's entry: ours and qboot, in the same QEMU (microvm, TCG).
 
 Counted by QEMU's own means, so that anybody can do it again: -singlestep with -d exec,nochain writes a line for each
 instruction executed (each iteration of a rep is one), the trace events memory_region_ops_* one for each access to a device. The
@@ -21,7 +21,7 @@ from pvhboot.emu.reasons import HANDOFF
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.modules import Module
 from pvhboot.loader.plan import make_plan
-from pvhboot.shim.machines import KIB, MIB, MICROVM
+from pvhboot.shim.machines import KIB, MIB, MICROVM, MICROVM_ACPI, MachineSpec
 from pvhboot.shim.stock import default_blob
 
 CMDLINE = "console=ttyS0 earlyprintk=ttyS0 reboot=t panic=-1"
@@ -31,10 +31,10 @@ TRACE = ("memory_region_ops_read", "memory_region_ops_write")
 EXECUTED = re.compile(r"^Trace \d+: \S+ \[\w+/(\w+)/")
 
 
-def cost(firmware: bytes, kernel: Kernel, initrd: str | None, dma: bool) -> dict[str, Any]:
+def cost(spec: MachineSpec, firmware: bytes, kernel: Kernel, initrd: str | None, dma: bool) -> dict[str, Any]:
     """Instructions, accesses, bytes of ROM that are not zero, bytes below 640 KiB that were zero and are not any more."""
     modules = [Module(initrd)] if initrd else []
-    plan = make_plan(MICROVM, firmware, kernel, memory=MEMORY, modules=modules, cmdline=CMDLINE, dma=dma)
+    plan = make_plan(spec, firmware, kernel, memory=MEMORY, modules=modules, cmdline=CMDLINE, dma=dma)
     low: list[bytes] = []
 
     def on_handoff(handoff: Handoff) -> None:
@@ -68,23 +68,26 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with open(arguments.qboot, "rb") as file:
-        firmwares = {"pvhboot": default_blob(MICROVM).data, "qboot": file.read()}
+        qboot = file.read()
     rows = []
     with Kernel.open(arguments.kernel) as kernel:
-        for dma in (True, False) if arguments.pio else (True,):
-            for name, firmware in firmwares.items():
-                rows.append({"firmware": name, "dma": dma, **cost(firmware, kernel, arguments.initrd, dma)})
+        for spec in (MICROVM, MICROVM_ACPI):
+            for dma in (True, False) if arguments.pio else (True,):
+                for name, firmware in (("pvhboot", default_blob(spec).data), ("qboot", qboot)):
+                    counts = cost(spec, firmware, kernel, arguments.initrd, dma)
+                    rows.append({"machine": spec.name, "firmware": name, "dma": dma, **counts})
     if arguments.json:
         print(json.dumps(rows, indent=2))
         return
-    print(f"{'':<18}{'instructions':>13}{'accesses':>10}{'ROM bytes':>11}{'low memory':>12}")
+    print(f"{'':<32}{'instructions':>13}{'accesses':>10}{'ROM bytes':>11}{'low memory':>12}")
     for row in rows:
-        title = f"{row['firmware']}, {'DMA' if row['dma'] else 'no DMA'}"
+        title = f"{row['machine']}, {row['firmware']}, {'DMA' if row['dma'] else 'no DMA'}"
         counts = (row["instructions"], row["accesses"], row["rom_bytes"], row["low_bytes"])
-        print(f"{title:<18}{counts[0]:>13}{counts[1]:>10}{counts[2]:>11}{counts[3]:>12}")
-    ours, theirs = rows[0], rows[1]
-    ratios = {key: theirs[key] / ours[key] for key in ("instructions", "accesses", "rom_bytes", "low_bytes")}
-    print("qboot / pvhboot:  " + ", ".join(f"{key} {value:.1f}" for key, value in ratios.items()))
+        print(f"{title:<32}{counts[0]:>13}{counts[1]:>10}{counts[2]:>11}{counts[3]:>12}")
+    for ours, theirs in zip(rows[::2], rows[1::2], strict=True):
+        ratios = {key: theirs[key] / ours[key] for key in ("instructions", "accesses", "rom_bytes", "low_bytes")}
+        what = f"{ours['machine']}, {'DMA' if ours['dma'] else 'no DMA'}"
+        print(f"qboot / pvhboot, {what}: " + ", ".join(f"{key} {value:.1f}" for key, value in ratios.items()))
 
 
 if __name__ == "__main__":

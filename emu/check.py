@@ -14,6 +14,7 @@ from pvhboot.shim.abi.pvh import MemmapEntry, ModlistEntry
 from pvhboot.shim.abi.x86 import ADDRESS_4G, Segment
 from pvhboot.shim.machines import Span, low_rom_span, rom_span
 
+from .acpi import acpi_problems
 from .handoff import UNOBSERVABLE_CLAUSES, Handoff
 from .tables import MODULE_BOUND, Tables, read_tables
 
@@ -73,6 +74,24 @@ class _Subject(NamedTuple):
             yield f"{what} at {start:#x} is not in RAM"
         elif start + size > pvh.BOOT_STRUCTURES_END:
             yield f"{what} at {start:#x} ends above 1 GiB, where early page tables of Linux and FreeBSD do not reach"
+
+    def map_without_tables(self) -> list[tuple[int, int, int]]:
+        """The memory map as (address, size, type), with the ACPI tables taken for the RAM that they lie in: where in it a
+        firmware puts them is its own business."""
+        whole: list[tuple[int, int, int]] = []
+        for entry in self.tables.memmap:
+            kind = pvh.MEMMAP_TYPE_RAM if self.plan.spec.acpi and entry.type == pvh.MEMMAP_TYPE_ACPI else entry.type
+            if (
+                whole
+                and self.plan.spec.acpi
+                and kind == pvh.MEMMAP_TYPE_RAM == whole[-1][2]
+                and sum(whole[-1][:2]) == entry.addr
+            ):
+                addr, size, _ = whole.pop()
+                whole.append((addr, size + entry.size, kind))
+            else:
+                whole.append((entry.addr, entry.size, kind))
+        return whole
 
     def writable(self) -> list[Span]:
         """RAM, and the low copy of a ROM that can be written as if it were RAM."""
@@ -208,8 +227,19 @@ def _start_info_fields(subject: _Subject) -> Iterator[str]:
         yield f"flags are {info.flags:#x}, which a guest that is no dom0 does not get"
     if info.reserved:
         yield f"the reserved field is {info.reserved:#x}"
-    if info.rsdp_paddr:
-        yield f"rsdp_paddr is {info.rsdp_paddr:#x}, and the plan has no ACPI tables"
+
+
+def _acpi(subject: _Subject) -> Iterator[str]:
+    info = subject.tables.start_info
+    if info is None:
+        yield "there is no start_info"
+    elif not info.rsdp_paddr:
+        if subject.handoff.host_acpi:
+            yield "rsdp_paddr is 0, and the host has ACPI tables"
+    elif not subject.plan.spec.acpi:
+        yield f"rsdp_paddr is {info.rsdp_paddr:#x}, and this machine has no ACPI"
+    else:
+        yield from acpi_problems(subject.handoff, subject.tables.memmap, info.rsdp_paddr)
 
 
 def _cmdline(subject: _Subject) -> Iterator[str]:
@@ -283,8 +313,8 @@ def _memmap_count(subject: _Subject) -> Iterator[str]:
     info, memmap, wanted = subject.tables.start_info, subject.tables.memmap, subject.plan.memmap
     if info is None:
         yield "there is no start_info"
-    elif wanted is not None and info.memmap_entries != len(wanted):
-        yield f"memmap_entries is {info.memmap_entries}, planned were {len(wanted)}"
+    elif wanted is not None and (told := info.memmap_entries - len(memmap) + len(subject.map_without_tables())) != len(wanted):
+        yield f"memmap_entries is {told}, planned were {len(wanted)}"
     elif wanted is None and memmap and _is_no_entry(memmap[-1]):
         good = max((at + 1 for at, entry in enumerate(memmap) if not _is_no_entry(entry)), default=0)
         yield f"memmap_entries is {info.memmap_entries}, and what lies behind entry {good - 1} is none"
@@ -319,18 +349,20 @@ def _memmap_disjoint(subject: _Subject) -> Iterator[str]:
 
 
 def _memmap_ram(subject: _Subject) -> Iterator[str]:
-    ram = [entry for entry in subject.tables.memmap if entry.type == pvh.MEMMAP_TYPE_RAM]
-    told, real = sum(entry.size for entry in ram), sum(span.size for span in subject.plan.ram)
+    ram = [(addr, size) for addr, size, kind in subject.map_without_tables() if kind == pvh.MEMMAP_TYPE_RAM]
+    told, real = sum(size for _, size in ram), sum(span.size for span in subject.plan.ram)
     # A firmware that is not ours may keep some for itself.
     if not told or (told != real and subject.plan.memmap is not None):
         yield f"the map says {told:#x} bytes of RAM, the machine has {real:#x}"
     yield from (
-        f"{e.addr:#x}-{e.end:#x} is said to be RAM and is not" for e in ram if not _inside(e.addr, e.size, subject.plan.ram)
+        f"{addr:#x}-{addr + size:#x} is said to be RAM and is not"
+        for addr, size in ram
+        if not _inside(addr, size, subject.plan.ram)
     )
 
 
 def _memmap_plan(subject: _Subject) -> Iterator[str]:
-    told = tuple(tuple(entry[:3]) for entry in subject.tables.memmap)
+    told = subject.map_without_tables()
     wanted = tuple(tuple(entry) for entry in subject.plan.memmap or ())
     for index, (one, other) in enumerate(zip(told, wanted, strict=False)):
         if one != other:
@@ -399,6 +431,7 @@ CLAUSES: Final[Mapping[str, Callable[[_Subject], _Problems]]] = {
     "memmap.disjoint": _memmap_disjoint,
     "memmap.ram": _memmap_ram,
     "memmap.plan": _memmap_plan,
+    "acpi.tables": _acpi,
     "modules.list": _modlist,
     "modules.entries": _modules,
     "cmdline": _cmdline,

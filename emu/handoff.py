@@ -23,7 +23,8 @@ class Handoff(NamedTuple):
     `registers` has eax … edi, ebp, esp, eip, eflags, cr0, cr3, cr4, efer, gdtr_base, gdtr_limit; `segments` cs, ds, es, ss,
     fs, gs, tr with their hidden parts. `mtrr_def_type` is None, and so is `has_mtrr`, where the engine cannot read them.
     `rom_writes` are the stores to the ROM so far, `counts` the accesses by kind and, if known, the instructions; empty where
-    the engine sees neither. `host_appends`: the host may tell a Linux on its command line of devices that it has.
+    the engine sees neither. `host_appends`: the host may tell a Linux on its command line of devices that it has;
+    `host_acpi`: it has ACPI tables for the firmware.
     """
 
     engine: str
@@ -35,6 +36,7 @@ class Handoff(NamedTuple):
     rom_writes: Sequence[Access]
     counts: Mapping[str, int]
     host_appends: bool = False
+    host_acpi: bool = False
 
     def try_read(self, paddr: int, size: int) -> bytes | None:
         """`size` bytes at a physical address; None where there is no memory."""

@@ -1,7 +1,7 @@
 """The symbols that the assembly may use: the ABI and the machine, with every sum made here."""
 
 from . import machines
-from .abi import e820, firmware, fw_cfg, params, pvh, x86
+from .abi import acpi_loader, e820, firmware, fw_cfg, params, pvh, x86
 from .machines import GDT_ENTRIES, MachineSpec, firmware_end, low_rom_span, rom_span
 
 SEL_CODE32 = 0x08
@@ -124,6 +124,42 @@ def _fw_cfg_symbols(spec: MachineSpec, rom_size: int) -> dict[str, int]:
         "LOW_ROM_END": low_rom.end,
         "ROM_PADDR": rom_span(rom_size).start,
         "ROM_SIZE": rom_size,
+        "E820_PADDR": (spec.low.e820 or transfer).start,
+    }
+
+
+def _acpi_symbols(spec: MachineSpec) -> dict[str, int]:
+    control, script, allocated = spec.low.control, spec.low.script, spec.low.allocated
+    assert control is not None
+    assert script is not None
+    assert allocated is not None
+    words = control.start + fw_cfg.FW_CFG_DMA.size + 4 * 4  # behind those of fw_cfg
+    symbols = {
+        name: value for name, value in vars(acpi_loader).items() if name.startswith("LOADER_") and isinstance(value, int)
+    }
+    for layout in (acpi_loader.ALLOCATE, acpi_loader.ADD_POINTER, acpi_loader.ADD_CHECKSUM, acpi_loader.WRITE_POINTER):
+        symbols |= layout.symbols()
+    return {
+        **symbols,
+        "MEMMAP_TYPE_ACPI": pvh.MEMMAP_TYPE_ACPI,
+        "PAGE_SIZE": x86.PAGE_SIZE,
+        "LOADER_MAX_BYTES": machines.LOADER_MAX_BYTES,
+        "LOADER_PADDR": script.start,
+        "ALLOCATED_PADDR": allocated.start,
+        "ALLOCATED_END": allocated.end,
+        "ALLOCATED_NAME": 0,
+        "ALLOCATED_ADDRESS": 4,
+        "ALLOCATED_SIZE": 8,
+        "SIZEOF_ALLOCATED": machines.ALLOCATED_BYTES,
+        "RSDP_PADDR": words,
+        "ACPI_TOP": words + 4,
+        "ACPI_BOTTOM": words + 8,
+        "ACPI_FLOOR": words + 12,
+        "ACPI_POINTER": words + 16,  # 8 bytes
+        # The RAM that begins at 1 MiB: behind the RAM from 0 and the low ROM.
+        "ACPI_RAM": spec.low.memmap.start + 2 * pvh.HVM_MEMMAP_ENTRY.size,
+        "FW_CFG_READ_TO_SKIP": _swapped(fw_cfg.FW_CFG_DMA_CTL_READ ^ fw_cfg.FW_CFG_DMA_CTL_SKIP),
+        "FW_CFG_WRITE_ON": _swapped(fw_cfg.FW_CFG_DMA_CTL_WRITE),
     }
 
 
@@ -135,7 +171,9 @@ def firmware_symbols(spec: MachineSpec, verbose: bool, rom_size: int) -> dict[st
         **abi_symbols(),
         **_gdt_symbols(),
         **(_params_symbols() if spec.source == firmware.PARAMS else _fw_cfg_symbols(spec, rom_size)),
+        **(_acpi_symbols(spec) if spec.acpi else {}),
         **posts,
+        "ACPI": int(spec.acpi),
         "VERBOSE": int(verbose),
         "ROM_MARK_VALUE": _little(firmware.ROM_MARK),
         "GDT_PADDR": low.gdt.start,

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, Final
 
-from .abi import params
-from .abi.firmware import FW_CFG, PANICS, PARAMS, panic_message
+from .abi import acpi_loader, params
+from .abi.firmware import ACPI, FW_CFG, PANICS, PARAMS, Panic, panic_message
 from .abi.x86 import ADDRESS_4G, RESET_VECTOR
 from .assembler import Assembly, assemble
 from .blob import Blob
@@ -19,6 +19,7 @@ from .version import VERSION
 
 # By where a firmware learns what to boot: the phases in the order in which the CPU walks them, then what they jump to, then
 # data.
+_ACPI_PHASE: Final = "acpi.s"  # before start_info.s, on a machine with ACPI
 _PHASES: Final = {
     PARAMS: ("realmode.s", "flat32.s", "params.s", "memmap.s", "modules.s", "start_info.s"),
     FW_CFG: ("realmode.s", "flat32.s", "fw_cfg.s", "e820.s", "fw_cfg_kernel.s", "start_info.s"),
@@ -29,6 +30,7 @@ _ENDING: Final = {
     PARAMS: ("handoff.s", "params_panics.s", "panic.s", "tables.s"),
     FW_CFG: ("handoff.s", "fw_cfg_read.s", "ram_range.s", "fw_cfg_panics.s", "panic.s", "tables.s", "fw_cfg_tables.s"),
 }
+_ACPI_ENDING: Final = ("acpi_routines.s", "acpi_panics.s")
 _RESET: Final = "reset.s"
 STAGE_LABELS: Final = {"before-handoff": "stage_before_handoff"}
 assert tuple(STAGE_LABELS) == SLOTS
@@ -70,7 +72,11 @@ def build(
 
 def firmware_units(spec: MachineSpec, stages: Sequence[Stage], sources: Mapping[str, str]) -> list[Unit]:
     """The source files of a firmware in order, as `build` assembles them."""
-    names = ["macros.s", *_PHASES[spec.source], *([_STAGE] if stages else []), *_ENDING[spec.source]]
+    phases, ending = list(_PHASES[spec.source]), list(_ENDING[spec.source])
+    if spec.acpi:
+        phases.insert(-1, _ACPI_PHASE)
+        ending[1:1] = _ACPI_ENDING
+    names = ["macros.s", *phases, *([_STAGE] if stages else []), *ending]
     unknown = set(sources) - {*names, _RESET}
     if unknown:
         raise BootError(f"the firmware has no source file {', '.join(sorted(unknown))}")
@@ -80,6 +86,8 @@ def firmware_units(spec: MachineSpec, stages: Sequence[Stage], sources: Mapping[
 
     units = [Unit(names[0], text(names[0]), CODE_ORIGIN), *(Unit(name, text(name)) for name in names[1:])]
     units.append(Unit("panics.s", _panic_records(spec)))
+    if spec.acpi:
+        units.append(Unit("acpi_names.s", _acpi_names()))
     for stage in stages:
         label = STAGE_LABELS[stage.slot]
         units += [
@@ -107,14 +115,28 @@ def _require_room(assembly: Assembly, stages: Sequence[Stage]) -> None:
         raise AssemblyError(f"{_RESET}: {end - RESET_VECTOR} bytes do not fit: there are {ADDRESS_4G - RESET_VECTOR}")
 
 
+def _acpi_names() -> str:
+    """The files that the firmware looks for itself, padded as the directory has them."""
+    lines = ["# Generated from abi/acpi_loader.py."]
+    for label, name in (("acpi_script_name", acpi_loader.LOADER_FILE), ("acpi_rsdp_name", acpi_loader.RSDP_FILE)):
+        padding = acpi_loader.LOADER_FILE_NAME_BYTES - len(name)
+        lines += [f"{label}:", f'    .ascii "{name.decode()}"', f"    .skip {padding}"]
+    return "\n".join(lines)
+
+
 def _panic_records(spec: MachineSpec) -> str:
     """Each panic of this firmware as panic.s reads it: code, length of the text in bytes, text."""
     lines = ["# Generated from abi/firmware.py."]
-    for panic in (panic for panic in PANICS if spec.source in panic.sources):
+    for panic in panics_of(spec):
         text = panic_message(panic) + "\n"
         escaped = text.replace("\n", "\\n")
         lines += [f"panic_{panic.name}:", f"    .byte {panic.code:#x}, {len(text)}", f'    .ascii "{escaped}"']
     return "\n".join(lines)
+
+
+def panics_of(spec: MachineSpec) -> list[Panic]:
+    """Those that the firmware of a machine can end in."""
+    return [panic for panic in PANICS if spec.source in panic.sources or (spec.acpi and ACPI in panic.sources)]
 
 
 def _manifest(spec: MachineSpec, stages: Sequence[Stage], verbose: bool, rom: bytes, assembly: Assembly) -> dict[str, Any]:
@@ -136,6 +158,7 @@ def _manifest(spec: MachineSpec, stages: Sequence[Stage], verbose: bool, rom: by
             "low_ram_max": hex(spec.low_ram_max),
             "low_rom_max": hex(spec.low_rom_max),
             "rom_writable": spec.rom_writable,
+            "acpi": spec.acpi,
             "ram_min": hex(spec.ram_min),
             "ram_max": hex(spec.ram_max),
             "unclaimed": spec.unclaimed,

@@ -1,7 +1,7 @@
 """The machines, as validated data: the only place where they differ. A20 is open at reset on all of them.
 
-`bare` is RAM, a ROM and no device that the firmware needs. `microvm` is QEMU's machine of that name with acpi=off and one CPU
-(QEMU hw/i386/microvm.c, x86.c).
+`bare` is RAM, a ROM and no device that the firmware needs. `microvm` is QEMU's machine of that name with acpi=off and one CPU,
+`microvm-acpi` the same with acpi=on and any number (QEMU hw/i386/microvm.c, x86.c).
 """
 
 from typing import Final, NamedTuple
@@ -40,7 +40,8 @@ class Span(NamedTuple):
 class LowMemory(NamedTuple):
     """Where the firmware keeps its data in RAM, all of it below 1 MiB and none of it at 0.
 
-    `control` (the DMA descriptor and single items) and `transfer` (directory, then e820) are for fw_cfg; None without.
+    `control` (the DMA descriptor and single items) and `transfer` (directory, then e820) are for fw_cfg; `e820` (instead, where
+    the directory is needed later), `script` and `allocated` (of the table-loader) for ACPI. None without.
     """
 
     gdt: Span
@@ -51,6 +52,9 @@ class LowMemory(NamedTuple):
     strings: Span
     control: Span | None = None
     transfer: Span | None = None
+    e820: Span | None = None
+    script: Span | None = None
+    allocated: Span | None = None
 
     def spans(self) -> tuple[Span, ...]:
         """Those that there are."""
@@ -62,8 +66,9 @@ class MachineSpec(NamedTuple):
 
     `source`: how the firmware learns what to boot (PARAMS or FW_CFG). `low_ram_max`: RAM above this physical address
     continues at 4 GiB. `low_rom_max`: so many bytes of the ROM's end, at most, lie below 1 MiB too. `rom_writable`: a store
-    to the ROM changes it. `reset_ports`: there are a keyboard controller and port 0x92. `unclaimed`: what an access that
-    nobody answers does ("ones": reads give all ones and writes are dropped, as on a PC; "stop": it ends the run).
+    to the ROM changes it. `reset_ports`: there are a keyboard controller and port 0x92. `acpi`: fw_cfg may have ACPI tables.
+    `unclaimed`: what an access that nobody answers does ("ones": reads give all ones and writes are dropped, as on a PC;
+    "stop": it ends the run).
     """
 
     name: str
@@ -73,6 +78,7 @@ class MachineSpec(NamedTuple):
     low_rom_max: int
     rom_writable: bool
     reset_ports: bool
+    acpi: bool
     ram_min: int
     ram_max: int
     unclaimed: str
@@ -104,6 +110,7 @@ BARE: Final = MachineSpec(
     low_rom_max=0,
     rom_writable=False,
     reset_ports=True,
+    acpi=False,
     ram_min=16 * MIB,
     ram_max=1024 * GIB,
     unclaimed="ones",
@@ -125,12 +132,28 @@ MICROVM: Final = MachineSpec(
     low_rom_max=128 * KIB,
     rom_writable=True,
     reset_ports=False,
+    acpi=False,
     ram_min=16 * MIB,
     ram_max=1024 * GIB,
     unclaimed="ones",
 )
 
-MACHINES: Final = {spec.name: spec for spec in (BARE, MICROVM)}
+LOADER_MAX_BYTES: Final = 16 * KIB  # of a table-loader script; QEMU's have 2 to 4 KiB
+ALLOCATED_MAX: Final = 32  # files that it puts into memory; QEMU's have 2 to 5
+ALLOCATED_BYTES: Final = 3 * 4  # of one in the list: name, address, size
+
+MICROVM_ACPI: Final = MICROVM._replace(
+    name="microvm-acpi",
+    acpi=True,
+    low=MICROVM.low._replace(
+        control=Span("fw_cfg control", _GDT.end, _GDT.end + fw_cfg.FW_CFG_DMA.size + 10 * 4),
+        e820=Span("etc/e820", 0x8000, 0x8000 + FW_CFG_MAX_E820 * e820.E820_ENTRY.size),
+        allocated=Span("ACPI files", 0x9000, 0x9000 + ALLOCATED_MAX * ALLOCATED_BYTES),
+        script=Span("table-loader", 0xA000, 0xA000 + LOADER_MAX_BYTES),
+    ),
+)
+
+MACHINES: Final = {spec.name: spec for spec in (BARE, MICROVM, MICROVM_ACPI)}
 
 
 def machine(name: str) -> MachineSpec:

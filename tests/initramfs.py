@@ -12,6 +12,8 @@ _INIT = f"""#!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
 echo "{MARK} cmdline $(/bin/busybox cat /proc/cmdline)"
 echo "{MARK} memory $(/bin/busybox sed -n 's/MemTotal: *//p' /proc/meminfo)"
+echo "{MARK} cpus $(/bin/busybox grep -c ^processor /proc/cpuinfo)"
+/bin/busybox grep -q end=poweroff /proc/cmdline && /bin/busybox poweroff -f
 /bin/busybox reboot -f
 """
 

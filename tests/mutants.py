@@ -41,7 +41,7 @@ _JUMP = "    jmp dword ptr [ENTRY_POINTER]\n"
 _FAR_JUMP = f"    ljmp SEL_CODE32, {ENTRY:#x}\n"
 _NO_START_INFO = (
     ("start_info.location", "start_info.magic", "start_info.fields", "memmap.location", "memmap.count", "memmap.ram")
-    + ("modules.list", "cmdline", "memory.disjoint")
+    + ("acpi.tables", "modules.list", "cmdline", "memory.disjoint")
 )  # fmt: skip
 _MTRR = "    wrmsr\n"
 _COUNT = "    mov dword ptr [edi + HVM_START_INFO_MEMMAP_ENTRIES], ebx\n"

@@ -14,11 +14,14 @@ DEBUGCON_PORT: Final = 0x402
 PARAMS: Final = "params"  # from a parameter block in its ROM (abi/params.py)
 FW_CFG: Final = "fw_cfg"  # from QEMU's fw_cfg (abi/fw_cfg.py)
 
+ACPI: Final = "acpi"  # and with ACPI tables
+
 # Progress, written to POST_PORT in verbose builds only: each costs an exit.
 POST_PROTECTED_MODE: Final = 0x10
 POST_PARAMS: Final = 0x20
 POST_MEMMAP: Final = 0x30
 POST_MODULES: Final = 0x38
+POST_ACPI: Final = 0x3C
 POST_START_INFO: Final = 0x40
 POST_STAGE: Final = 0x50
 POST_HANDOFF: Final = 0x60
@@ -70,6 +73,9 @@ PANICS: Final = (
     Panic(0xF3, "INITRD_KERNEL", "the initrd lies over the kernel: give the machine more memory", (FW_CFG,)),
     Panic(0xF4, "KERNEL_RAM", "the kernel does not lie in one range of RAM, or lies where this firmware works", (FW_CFG,)),
     Panic(0xF5, "KERNEL_ENTRY", "the entry does not lie in the kernel", (FW_CFG,)),
+    Panic(0xF6, "ACPI_SCRIPT", "the table-loader's script says what cannot be", (ACPI,)),
+    Panic(0xF7, "ACPI_FILE", "the table-loader's script names a file that is not there", (ACPI,)),
+    Panic(0xF8, "ACPI_ROOM", "no room for the ACPI tables: give the machine more memory", (ACPI,)),
 )
 
 

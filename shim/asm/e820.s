@@ -43,10 +43,10 @@ e820_found:
     lea eax, [ecx - 1]                  # 1..max in one comparison: 0 becomes the largest number
     cmp eax, FW_CFG_MAX_E820 * SIZEOF_E820_ENTRY - 1
     ja e820_bad_count
-    lea ebx, [ecx + TRANSFER_PADDR]     # where the host's entries will end
+    lea ebx, [ecx + E820_PADDR]         # where the host's entries will end
     movzx eax, word ptr [esi + FW_CFG_FILE_SELECT] # big-endian, as it goes into the control word
     or eax, FW_CFG_READ_SELECTED
-    mov edi, TRANSFER_PADDR
+    mov edi, E820_PADDR
     call ebp
 
 # First the RAM below the low copy of the ROM, and that copy. The host's RAM from 0 then begins behind it.
@@ -54,7 +54,7 @@ e820_found:
     mov edi, MEMMAP_PADDR
     mov ecx, 2 * SIZEOF_HVM_MEMMAP_ENTRY / 4
     rep movsd
-    mov esi, TRANSFER_PADDR
+    mov esi, E820_PADDR
     xor edx, edx                        # how many begin at 0
 e820_entry:
     mov eax, dword ptr [esi + E820_ENTRY_SIZE]

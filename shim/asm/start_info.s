@@ -25,3 +25,7 @@
     jz start_info_done
     mov dword ptr [edi + HVM_START_INFO_MODLIST_PADDR], MODLIST_PADDR
 start_info_done:
+.if ACPI
+    mov eax, dword ptr [RSDP_PADDR]
+    mov dword ptr [edi + HVM_START_INFO_RSDP_PADDR], eax
+.endif

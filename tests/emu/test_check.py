@@ -128,7 +128,7 @@ BROKEN = {
     "magic": ([(INFO, u32(0x336EC579))], {"start_info.magic"}),
     "version": ([(INFO + 4, u32(0))], {"start_info.fields"}),
     "flags": ([(INFO + 8, u32(1))], {"start_info.fields"}),
-    "rsdp": ([(INFO + 32, u64(0xE0000))], {"start_info.fields"}),
+    "rsdp": ([(INFO + 32, u64(0xE0000))], {"acpi.tables"}),
     "reserved": ([(INFO + 52, u32(1))], {"start_info.fields"}),
     "no-modules": ([(INFO + 12, u32(0))], {"modules.list"}),
     "a-module-too-few": ([(INFO + 12, u32(1))], {"modules.list"}),

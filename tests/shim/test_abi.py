@@ -8,8 +8,8 @@ import itertools
 import struct
 
 import pytest
-from pvhboot.shim import defs, machines
-from pvhboot.shim.abi import boot_params, e820, firmware, fw_cfg, multiboot, params, pvh, x86
+from pvhboot.shim import defs, image, machines
+from pvhboot.shim.abi import acpi_loader, boot_params, e820, firmware, fw_cfg, multiboot, params, pvh, x86
 from pvhboot.shim.abi.layout import Layout
 from pvhboot.shim.errors import BootError
 
@@ -51,7 +51,36 @@ LAYOUTS = [
     (params.PARAMS_MODULE, 24, {"paddr": (0, 8), "size": (8, 8), "cmdline": (16, 4), "reserved": (20, 4)}),
     (fw_cfg.FW_CFG_FILE, 64, {"size": (0, 4), "select": (4, 2), "reserved": (6, 2), "name": (8, 56)}),
     (fw_cfg.FW_CFG_DMA, 16, {"control": (0, 4), "length": (4, 4), "address": (8, 8)}),
+    (
+        acpi_loader.ALLOCATE,
+        128,
+        {"command": (0, 4), "file": (4, 56), "align": (60, 4), "zone": (64, 1), "padding": (65, 63)},
+    ),
+    (
+        acpi_loader.ADD_POINTER,
+        128,
+        {"command": (0, 4), "dest": (4, 56), "src": (60, 56), "offset": (116, 4), "size": (120, 1), "padding": (121, 7)},
+    ),
+    (
+        acpi_loader.ADD_CHECKSUM,
+        128,
+        {"command": (0, 4), "file": (4, 56), "offset": (60, 4), "start": (64, 4), "length": (68, 4), "padding": (72, 56)},
+    ),
+    (
+        acpi_loader.WRITE_POINTER,
+        128,
+        {
+            "command": (0, 4),
+            "dest": (4, 56),
+            "src": (60, 56),
+            "dst_offset": (116, 4),
+            "src_offset": (120, 4),
+            "size": (124, 1),
+            "padding": (125, 3),
+        },
+    ),
 ]
+TEXTS = ("name", "file", "dest", "src", "padding")
 BIG_ENDIAN = (fw_cfg.FW_CFG_FILE, fw_cfg.FW_CFG_DMA)
 
 
@@ -65,7 +94,7 @@ def test_layout(layout, size, fields):
 def test_each_field_lies_in_the_right_byte_order_where_it_is_said_to(layout, size, fields):
     for name, (offset, width) in fields.items():
         data = bytes(range(0xA1, 0xA1 + width))
-        value = data if name == "name" else int.from_bytes(data, "big" if layout in BIG_ENDIAN else "little")
+        value = data if name in TEXTS else int.from_bytes(data, "big" if layout in BIG_ENDIAN else "little")
         record = layout.unpack(bytes(size))._replace(**{name: value})
         expected = bytearray(size)
         expected[offset : offset + width] = data
@@ -202,6 +231,7 @@ CONSTANTS = [
             "POST_PARAMS": 0x20,
             "POST_MEMMAP": 0x30,
             "POST_MODULES": 0x38,
+            "POST_ACPI": 0x3C,
             "POST_START_INFO": 0x40,
             "POST_STAGE": 0x50,
             "POST_HANDOFF": 0x60,
@@ -253,7 +283,23 @@ CONSTANTS = [
             "E820_FILE": b"etc/e820",
         },
     ),
+    (
+        acpi_loader,
+        {
+            "LOADER_FILE": b"etc/table-loader",
+            "RSDP_FILE": b"etc/acpi/rsdp",
+            "LOADER_FILE_NAME_BYTES": 56,
+            "LOADER_ENTRY_BYTES": 128,
+            "LOADER_ALLOCATE": 1,
+            "LOADER_ADD_POINTER": 2,
+            "LOADER_ADD_CHECKSUM": 3,
+            "LOADER_WRITE_POINTER": 4,
+            "LOADER_ZONE_HIGH": 1,
+            "LOADER_ZONE_FSEG": 2,
+        },
+    ),
     (machines, {"FW_CFG_DIR_CHUNK": 40, "FW_CFG_MAX_E820": 123, "CMDLINE_MAX": 0x8000}),
+    (machines, {"LOADER_MAX_BYTES": 0x4000, "ALLOCATED_MAX": 32, "ALLOCATED_BYTES": 12}),
 ]
 
 
@@ -272,8 +318,9 @@ def test_constant(module, name, value):
         (x86, ("CR0_", "EFLAGS_"), {"CR0_NAMES"}),
         (fw_cfg, ("FW_CFG_", "E820_"), {"FW_CFG_FILE", "FW_CFG_DMA"}),
         (firmware, ("POST_", "ROM_", "PANIC_"), set()),
+        (acpi_loader, ("LOADER_", "RSDP_"), set()),
     ],
-    ids=["x86", "fw_cfg", "firmware"],
+    ids=["x86", "fw_cfg", "firmware", "acpi_loader"],
 )
 def test_no_constant_is_left_out(module, prefixes, others):
     pinned = {name for one, values in CONSTANTS if one is module for name in values}
@@ -349,9 +396,56 @@ FW_CFG_SYMBOLS = {
 def test_symbols_of_microvm(rom_size, low_rom, rom):
     symbols = defs.firmware_symbols(machines.MICROVM, False, rom_size)
     assert {name: symbols[name] for name in FW_CFG_SYMBOLS} == FW_CFG_SYMBOLS
+    with_acpi = defs.firmware_symbols(machines.MICROVM_ACPI, False, rom_size)
+    assert {name: with_acpi[name] for name in FW_CFG_SYMBOLS} == FW_CFG_SYMBOLS
+    assert (symbols["E820_PADDR"], with_acpi["E820_PADDR"]) == (0x3000, 0x8000)
+    assert (symbols["ACPI"], with_acpi["ACPI"]) == (0, 1)
     assert (symbols["LOW_ROM_START"], symbols["ROM_PADDR"], symbols["ROM_SIZE"]) == (low_rom, rom, rom_size)
     assert "PARAMS_PADDR" not in symbols
     assert not any(name.startswith("FW_CFG_") for name in defs.firmware_symbols(machines.BARE, False, rom_size))
+
+
+# And those of the table-loader.
+ACPI_SYMBOLS = {
+    "LOADER_ALLOCATE": 1,
+    "LOADER_ALLOCATE_FILE": 4,
+    "LOADER_ALLOCATE_ALIGN": 60,
+    "LOADER_ADD_POINTER": 2,
+    "LOADER_ADD_POINTER_DEST": 4,
+    "LOADER_ADD_POINTER_SRC": 60,
+    "LOADER_ADD_POINTER_OFFSET": 116,
+    "LOADER_ADD_POINTER_SIZE": 120,
+    "LOADER_ADD_CHECKSUM": 3,
+    "LOADER_ADD_CHECKSUM_FILE": 4,
+    "LOADER_ADD_CHECKSUM_OFFSET": 60,
+    "LOADER_ADD_CHECKSUM_START": 64,
+    "LOADER_ADD_CHECKSUM_LENGTH": 68,
+    "LOADER_WRITE_POINTER": 4,
+    "LOADER_WRITE_POINTER_DEST": 4,
+    "LOADER_WRITE_POINTER_SRC": 60,
+    "LOADER_WRITE_POINTER_DST_OFFSET": 116,
+    "LOADER_WRITE_POINTER_SRC_OFFSET": 120,
+    "LOADER_WRITE_POINTER_SIZE": 124,
+    "LOADER_ENTRY_BYTES": 128,
+    "LOADER_MAX_BYTES": 0x4000,
+    "LOADER_PADDR": 0xA000,
+    "ALLOCATED_PADDR": 0x9000,
+    "ALLOCATED_END": 0x9180,
+    "SIZEOF_ALLOCATED": 12,
+    "ACPI_RAM": 0x7030,
+    "MEMMAP_TYPE_ACPI": 3,
+    "PAGE_SIZE": 0x1000,
+    "FW_CFG_READ_TO_SKIP": 0x06000000,
+    "FW_CFG_WRITE_ON": 0x10000000,
+}
+
+
+def test_symbols_of_microvm_acpi():
+    symbols = defs.firmware_symbols(machines.MICROVM_ACPI, False, 0x10000)
+    assert {name: symbols[name] for name in ACPI_SYMBOLS} == ACPI_SYMBOLS
+    words = [symbols[name] for name in ("RSDP_PADDR", "ACPI_TOP", "ACPI_BOTTOM", "ACPI_FLOOR", "ACPI_POINTER")]
+    assert words == [0x1040, 0x1044, 0x1048, 0x104C, 0x1050]
+    assert not ACPI_SYMBOLS.keys() & defs.firmware_symbols(machines.MICROVM, False, 0x10000).keys()
 
 
 def test_where_the_entry_of_bare_stands():
@@ -377,6 +471,19 @@ LOW_MEMORY = {
         ("fw_cfg control", 0x1020, 0x1040),
         ("fw_cfg transfer", 0x3000, 0x3A04),
     ],
+    "microvm-acpi": [
+        ("firmware GDT", 0x1000, 0x1020),
+        ("firmware stack", 0x2000, 0x3000),
+        ("start_info", 0x6000, 0x6038),
+        ("module list", 0x6040, 0x6060),
+        ("memory map", 0x7000, 0x7BD0),
+        ("command line", 0x20000, 0x28000),
+        ("fw_cfg control", 0x1020, 0x1058),
+        ("fw_cfg transfer", 0x3000, 0x3A04),
+        ("etc/e820", 0x8000, 0x899C),
+        ("table-loader", 0xA000, 0xE000),
+        ("ACPI files", 0x9000, 0x9180),
+    ],
 }
 
 
@@ -387,8 +494,9 @@ def test_low_memory(spec):
 
 def test_the_machines():
     assert {spec.name: tuple(spec)[1:2] + tuple(spec)[3:] for spec in machines.MACHINES.values()} == {
-        "bare": ("params", 3 << 30, 0, False, True, 16 << 20, 1 << 40, "ones"),
-        "microvm": ("fw_cfg", 3 << 30, 128 << 10, True, False, 16 << 20, 1 << 40, "ones"),
+        "bare": ("params", 3 << 30, 0, False, True, False, 16 << 20, 1 << 40, "ones"),
+        "microvm": ("fw_cfg", 3 << 30, 128 << 10, True, False, False, 16 << 20, 1 << 40, "ones"),
+        "microvm-acpi": ("fw_cfg", 3 << 30, 128 << 10, True, False, True, 16 << 20, 1 << 40, "ones"),
     }
 
 
@@ -447,29 +555,32 @@ PANICS = [
     ("PARAMS_VERSION", 0xE2, "bare"),
     ("PARAMS_SIZE", 0xE3, "bare"),
     ("NO_ENTRY", 0xE4, "bare"),
-    ("E820_COUNT", 0xE5, "bare microvm"),
+    ("E820_COUNT", 0xE5, "bare microvm microvm-acpi"),
     ("MODULE_COUNT", 0xE6, "bare"),
-    ("STRING_END", 0xE7, "bare microvm"),
+    ("STRING_END", 0xE7, "bare microvm microvm-acpi"),
     ("STRING_OFFSET", 0xE8, "bare"),
-    ("STAGE_END", 0xE9, "bare microvm"),
-    ("NO_FW_CFG", 0xEA, "microvm"),
-    ("FW_CFG_DMA", 0xEB, "microvm"),
-    ("FW_CFG_FILES", 0xEC, "microvm"),
-    ("NO_E820", 0xED, "microvm"),
-    ("E820_LOW", 0xEE, "microvm"),
-    ("E820_OVERLAP", 0xEF, "microvm"),
-    ("NO_KERNEL", 0xF0, "microvm"),
-    ("CMDLINE_SIZE", 0xF1, "microvm"),
-    ("INITRD_RAM", 0xF2, "microvm"),
-    ("INITRD_KERNEL", 0xF3, "microvm"),
-    ("KERNEL_RAM", 0xF4, "microvm"),
-    ("KERNEL_ENTRY", 0xF5, "microvm"),
+    ("STAGE_END", 0xE9, "bare microvm microvm-acpi"),
+    ("NO_FW_CFG", 0xEA, "microvm microvm-acpi"),
+    ("FW_CFG_DMA", 0xEB, "microvm microvm-acpi"),
+    ("FW_CFG_FILES", 0xEC, "microvm microvm-acpi"),
+    ("NO_E820", 0xED, "microvm microvm-acpi"),
+    ("E820_LOW", 0xEE, "microvm microvm-acpi"),
+    ("E820_OVERLAP", 0xEF, "microvm microvm-acpi"),
+    ("NO_KERNEL", 0xF0, "microvm microvm-acpi"),
+    ("CMDLINE_SIZE", 0xF1, "microvm microvm-acpi"),
+    ("INITRD_RAM", 0xF2, "microvm microvm-acpi"),
+    ("INITRD_KERNEL", 0xF3, "microvm microvm-acpi"),
+    ("KERNEL_RAM", 0xF4, "microvm microvm-acpi"),
+    ("KERNEL_ENTRY", 0xF5, "microvm microvm-acpi"),
+    ("ACPI_SCRIPT", 0xF6, "microvm-acpi"),
+    ("ACPI_FILE", 0xF7, "microvm-acpi"),
+    ("ACPI_ROOM", 0xF8, "microvm-acpi"),
 ]
 
 
 def test_panics_are_a_contract():
     def machines_with(panic):
-        return " ".join(spec.name for spec in machines.MACHINES.values() if spec.source in panic.sources)
+        return " ".join(spec.name for spec in machines.MACHINES.values() if panic in image.panics_of(spec))
 
     assert [(panic.name, panic.code, machines_with(panic)) for panic in firmware.PANICS] == PANICS
 

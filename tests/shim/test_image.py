@@ -16,8 +16,8 @@ from pvhboot.shim.abi.firmware import PANICS, panic_message
 from pvhboot.shim.blob import blob_from_json
 from pvhboot.shim.defs import firmware_symbols
 from pvhboot.shim.errors import AssemblyError, BootError
-from pvhboot.shim.image import asm_source, build, firmware_units
-from pvhboot.shim.machines import BARE, MACHINES, MICROVM
+from pvhboot.shim.image import asm_source, build, firmware_units, panics_of
+from pvhboot.shim.machines import BARE, MACHINES, MICROVM, MICROVM_ACPI
 from pvhboot.shim.stage import make_stage, read_stage
 
 CODE_ORIGIN = 0xFFFF8000
@@ -96,7 +96,8 @@ def test_the_whole_firmware_is_what_gnu_as_makes_of_it(tmp_path, spec, stages, s
 # Layout.
 
 
-HEADS = {"bare": b"PVHB\x01\x00\x00\x00", "microvm": bytes(8)}  # of the last 64 KiB: an empty parameter block, or none
+# Of the last 64 KiB: an empty parameter block, or none.
+HEADS = {"bare": b"PVHB\x01\x00\x00\x00", "microvm": bytes(8), "microvm-acpi": bytes(8)}
 
 
 @pytest.mark.parametrize("size", [0x10000, 0x20000, 0x1000000])
@@ -121,8 +122,9 @@ def test_rom(spec, blob, size):
         (0x1000000, (0xE0000, 0x20000), (0xFF000000, 0x1000000)),
     ],
 )
-def test_a_microvm_rom_knows_where_it_lies(size, low, high):
-    rom = build(MICROVM, size=size)
+@pytest.mark.parametrize("spec", [MICROVM, MICROVM_ACPI], ids=lambda spec: spec.name)
+def test_a_microvm_rom_knows_where_it_lies(spec, size, low, high):
+    rom = build(spec, size=size)
 
     def entries(label, count):
         return list(struct.iter_unpack("<QQII", rom.data[rom.symbols[label] - rom.paddr :][: 24 * count]))
@@ -152,7 +154,7 @@ def test_symbols(blob):
 
 @pytest.mark.parametrize("panic", PANICS, ids=lambda panic: panic.name)
 def test_panic_records(spec, blob, panic):
-    if spec.source not in panic.sources:
+    if panic not in panics_of(spec):
         assert f"panic_{panic.name}" not in blob.symbols
         return
     at = blob.symbols[f"panic_{panic.name}"] - blob.paddr
@@ -163,12 +165,12 @@ def test_panic_records(spec, blob, panic):
 def test_every_panic_that_the_sources_use_exists_and_every_one_there_is_is_used(spec):
     sources = "\n".join(unit.text for unit in firmware_units(spec, [STAGE], {}) if unit.name != "macros.s")
     used = re.findall(r"^\s*PANIC (\w+)", sources, re.MULTILINE)
-    assert sorted(used) == sorted(panic.name for panic in PANICS if spec.source in panic.sources)
+    assert sorted(used) == sorted(panic.name for panic in panics_of(spec))
 
 
 def test_every_way_to_a_panic_is_taken_by_a_phase(spec):
     names = {unit.name: unit.text for unit in firmware_units(spec, (), {})}
-    panics = names.pop("params_panics.s" if spec is BARE else "fw_cfg_panics.s")
+    panics = "".join(names.pop(name) for name in list(names) if name.endswith("_panics.s"))
     for label in re.findall(r"^(\w+):$", panics, re.MULTILINE):
         assert any(re.search(rf"^\s+j\w+ {label}\b", text, re.MULTILINE) for text in names.values()), label
 
@@ -196,8 +198,9 @@ def test_json_round_trip(spec, stages):
 
 BLOCK = {"paddr": "0xffff0000", "max_size": 0x8000, "version": 1}
 SPECS = {
-    "bare": {"source": "params", "low_rom_max": "0x0", "rom_writable": False},
-    "microvm": {"source": "fw_cfg", "low_rom_max": "0x20000", "rom_writable": True},
+    "bare": {"source": "params", "low_rom_max": "0x0", "rom_writable": False, "acpi": False},
+    "microvm": {"source": "fw_cfg", "low_rom_max": "0x20000", "rom_writable": True, "acpi": False},
+    "microvm-acpi": {"source": "fw_cfg", "low_rom_max": "0x20000", "rom_writable": True, "acpi": True},
 }
 SPEC = {"low_ram_max": "0xc0000000", "ram_min": "0x1000000", "ram_max": "0x10000000000", "unclaimed": "ones"}
 
@@ -230,7 +233,8 @@ def test_manifest_of_a_stage_and_no_path_of_this_machine(tmp_path):
         assert not re.search(r'"/', text)
 
 
-PHASES = [0x10, 0x20, 0x30, 0x38, 0x40]
+PHASES = {"bare": [0x10, 0x20, 0x30, 0x38, 0x40], "microvm": [0x10, 0x20, 0x30, 0x38, 0x40]}
+PHASES["microvm-acpi"] = [0x10, 0x20, 0x30, 0x38, 0x3C, 0x40]
 
 
 def test_verbose_build_writes_post_codes(spec, blob):
@@ -242,9 +246,10 @@ def test_verbose_build_writes_post_codes(spec, blob):
         return [load.data[1] for load, out in pairs if out.text == "out POST_PORT, al" and load.text.startswith("mov al, ")]
 
     assert posts(blob) == []
-    assert posts(verbose) == [*PHASES, 0x60]
-    assert posts(build(spec, [STAGE], verbose=True)) == [*PHASES, 0x50, 0x60, 0x55]
-    assert verbose.data.count(b"\xe6\x80") == blob.data.count(b"\xe6\x80") + 6
+    phases = PHASES[spec.name]
+    assert posts(verbose) == [*phases, 0x60]
+    assert posts(build(spec, [STAGE], verbose=True)) == [*phases, 0x50, 0x60, 0x55]
+    assert verbose.data.count(b"\xe6\x80") == blob.data.count(b"\xe6\x80") + len(phases) + 1
 
 
 # What does not fit, and what does not exist.
@@ -322,7 +327,10 @@ def test_the_listing_covers_every_byte_that_is_not_0(spec, stages):
 LISTED = {
     "bare": "params memmap modules start_info handoff params_panics panic tables",
     "microvm": "fw_cfg e820 fw_cfg_kernel start_info handoff fw_cfg_read ram_range fw_cfg_panics panic tables fw_cfg_tables",
+    "microvm-acpi": "fw_cfg e820 fw_cfg_kernel acpi start_info handoff acpi_routines acpi_panics"
+    " fw_cfg_read ram_range fw_cfg_panics panic tables fw_cfg_tables",
 }
+LISTED_DATA = {"bare": "panics", "microvm": "panics", "microvm-acpi": "panics acpi_names"}
 
 
 def test_listing_text(spec, blob):
@@ -331,7 +339,7 @@ def test_listing_text(spec, blob):
     assert lines[1] == "ffff8000  real_mode:"
     assert next(line for line in lines if line.endswith("  cld")).split()[1] == "fc"
     files = [line[2:] for line in lines if line.startswith("; ")]
-    assert files == [f"{name}.s" for name in f"realmode flat32 {LISTED[spec.name]} panics reset".split()]
+    assert files == [f"{name}.s" for name in f"realmode flat32 {LISTED[spec.name]} {LISTED_DATA[spec.name]} reset".split()]
     labels = {line.split()[1].removesuffix(":") for line in lines if re.fullmatch(r"[0-9a-f]{8}  \w+:", line)}
     assert labels == set(blob.symbols)
 
@@ -412,4 +420,11 @@ def test_each_phase_opens_with_its_contract(name):
 def test_the_firmwares_are_made_of_all_source_files():
     files = {name for name in ASM_FILES if not name.startswith("guest")}
     used = {unit.name for spec in MACHINES.values() for unit in firmware_units(spec, [STAGE], {})}
-    assert used == {*files, "panics.s", "my.s"}
+    assert used == {*files, "panics.s", "acpi_names.s", "my.s"}
+
+
+def test_the_names_of_files_that_the_firmware_looks_for():
+    rom = build(MICROVM_ACPI)
+    for label, name in (("acpi_script_name", b"etc/table-loader"), ("acpi_rsdp_name", b"etc/acpi/rsdp")):
+        at = rom.symbols[label] - rom.paddr
+        assert rom.data[at : at + 56] == name.ljust(56, b"\0")

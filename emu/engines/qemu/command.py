@@ -13,7 +13,7 @@ from pvhboot.shim.abi import multiboot
 from pvhboot.shim.abi.devices import DEBUG_EXIT_PORT
 from pvhboot.shim.abi.firmware import DEBUGCON_PORT, PARAMS
 from pvhboot.shim.errors import BootError, UnavailableError
-from pvhboot.shim.machines import MICROVM, ROM_GRANULE, low_rom_span
+from pvhboot.shim.machines import MICROVM, ROM_GRANULE, MachineSpec, low_rom_span
 
 PROGRAM: Final = "qemu-system-x86_64"
 # The character devices: two that are talked with, and three that are only listened to.
@@ -21,8 +21,6 @@ SOCKETS: Final = ("qmp", "gdb")
 PIPES: Final = ("console", "debug", "exit")
 LOG_FILE: Final = "log"
 _CHUNK: Final = 1 << 20  # bytes
-# `bare` asks for nothing but RAM and a ROM: QEMU's smallest machine has both.
-_MACHINE: Final = "microvm,acpi=off"
 
 
 def find_program() -> str:
@@ -44,7 +42,7 @@ def command_line(program: str, plan: BootPlan, accelerator: str, directory: str,
     rom = os.path.join(directory, "rom")
     with open(rom, "wb") as file:
         file.write(plan.rom)
-    line = [program, "-nodefaults", "-no-user-config", "-display", "none", "-machine", _MACHINE, "-smp", "1"]
+    line = [program, "-nodefaults", "-no-user-config", "-display", "none", "-machine", _machine(plan.spec), "-smp", "1"]
     line += ["-accel", accelerator, "-m", f"{plan.ram_size >> 10}K", "-bios", rom]
     line += ["-S", "-no-reboot", "-no-shutdown", "-d", "cpu_reset", "-D", os.path.join(directory, LOG_FILE)]
     for name in SOCKETS:
@@ -56,6 +54,11 @@ def command_line(program: str, plan: BootPlan, accelerator: str, directory: str,
     # Not isa-debug-exit: that ends QEMU, with seven bits of the value, and nothing is left to look at.
     line += ["-device", f"isa-debugcon,iobase={DEBUG_EXIT_PORT:#x},chardev=exit"]
     return line + _loading(plan, directory)
+
+
+def _machine(spec: MachineSpec) -> str:
+    """`bare` asks for nothing but RAM and a ROM: QEMU's smallest machine has both."""
+    return f"microvm,acpi={'on' if spec.acpi else 'off'}"
 
 
 def _check(plan: BootPlan) -> None:

@@ -218,4 +218,5 @@ class _Session:
             rom_writes=(),
             counts={},
             host_appends=self._board.plan.source == FW_CFG,
+            host_acpi=self._board.plan.spec.acpi,
         )
