@@ -1,0 +1,62 @@
+"""What the clauses of the check look at."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from pvhboot.loader.plan import BootPlan
+from pvhboot.shim.abi import pvh
+from pvhboot.shim.machines import Span, low_rom_span
+
+from .handoff import Handoff
+from .tables import Tables
+
+# A clause yields what is wrong, a sentence each; nothing if all is well. None: this engine cannot see it.
+Problems = Iterator[str] | None
+
+
+class Subject(NamedTuple):
+    """What a clause looks at: the handoff, what was planned, and what %ebx leads to."""
+
+    handoff: Handoff
+    plan: BootPlan
+    tables: Tables
+
+    def located(self, what: str, start: int, size: int) -> Iterator[str]:
+        """Problems with where a boot structure lies: in RAM, below 1 GiB, not at 0."""
+        if start == 0:
+            yield f"{what} is at 0, which means that there is none"
+        elif not inside(start, size, self.writable()):
+            yield f"{what} at {start:#x} is not in RAM"
+        elif start + size > pvh.BOOT_STRUCTURES_END:
+            yield f"{what} at {start:#x} ends above 1 GiB, where early page tables of Linux and FreeBSD do not reach"
+
+    def map_without_tables(self) -> list[tuple[int, int, int]]:
+        """The memory map as (address, size, type), with the ACPI tables taken for the RAM that they lie in: where in it a
+        firmware puts them is its own business."""
+        whole: list[tuple[int, int, int]] = []
+        for entry in self.tables.memmap:
+            kind = pvh.MEMMAP_TYPE_RAM if self.plan.spec.acpi and entry.type == pvh.MEMMAP_TYPE_ACPI else entry.type
+            if (
+                whole
+                and self.plan.spec.acpi
+                and kind == pvh.MEMMAP_TYPE_RAM == whole[-1][2]
+                and sum(whole[-1][:2]) == entry.addr
+            ):
+                addr, size, _ = whole.pop()
+                whole.append((addr, size + entry.size, kind))
+            else:
+                whole.append((entry.addr, entry.size, kind))
+        return whole
+
+    def writable(self) -> list[Span]:
+        """RAM, and the low copy of a ROM that can be written as if it were RAM."""
+        low_rom = low_rom_span(self.plan.spec, len(self.plan.rom))
+        return [*self.plan.ram, *([low_rom] if low_rom and self.plan.spec.rom_writable else [])]
+
+
+def inside(start: int, size: int, spans: Sequence[Span]) -> bool:
+    """Whether all `size` bytes at an address lie in one of the spans."""
+    return any(span.start <= start and start + size <= span.end for span in spans)
+
+
+Clause = Callable[[Subject], Problems]
