@@ -63,7 +63,7 @@ BAD_ARGUMENTS = {
     "instructions-negative": (["--max-instructions", "-1"], "above 0"),
     "exits-0": (["--max-exits", "0"], "above 0"),
     "initrd-missing": (["--initrd", "/nonexistent"], "No such file"),
-    "initrd-directory": (["--initrd", "/"], "regular file"),
+    "initrd-directory": (["--initrd", "/"], "a directory"),
     "initrd-device": (["--initrd", "/dev/zero"], "regular file"),
     "module-missing": (["--module", "/nonexistent,line"], "No such file"),
     "append-too-long": (["--append", "x" * 40000], "there is room for"),
