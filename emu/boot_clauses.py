@@ -15,7 +15,7 @@ from .subject import Clause, Subject, inside
 from .tables import MODULE_BOUND
 
 # What QEMU's microvm appends for its virtio-mmio devices (hw/i386/microvm.c).
-_APPENDED: Final = re.compile(rb"( virtio_mmio\.device=\S+)+$")
+_APPENDED: Final = re.compile(rb"( virtio_mmio\.device=\S+)*")
 
 
 def _start_info_location(subject: Subject) -> Iterator[str]:
@@ -63,10 +63,9 @@ def _cmdline(subject: Subject) -> Iterator[str]:
         return
     if info.cmdline_paddr:
         yield from subject.located("the command line", info.cmdline_paddr, len(tables.cmdline or b"") + 1)
-    line = tables.cmdline
-    if subject.handoff.host_appends and line is not None:
-        line = _APPENDED.sub(b"", line)
-    if line != wanted:
+    line, planned = tables.cmdline or b"", wanted or b""
+    appended = subject.handoff.host_appends and line.startswith(planned) and _APPENDED.fullmatch(line[len(planned) :])
+    if tables.cmdline != wanted and not appended:
         yield f"the command line is {_shown(tables.cmdline)}, planned was {_shown(wanted)}"
 
 

@@ -133,7 +133,7 @@ def _acpi_symbols(spec: MachineSpec) -> dict[str, int]:
     assert control is not None
     assert script is not None
     assert allocated is not None
-    words = control.start + fw_cfg.FW_CFG_DMA.size + 4 * 4  # behind those of fw_cfg
+    words = control.start + fw_cfg.FW_CFG_DMA.size + machines.FW_CFG_WORDS * 4
     symbols = {
         name: value for name, value in vars(acpi_loader).items() if name.startswith("LOADER_") and isinstance(value, int)
     }
@@ -141,16 +141,13 @@ def _acpi_symbols(spec: MachineSpec) -> dict[str, int]:
         symbols |= layout.symbols()
     return {
         **symbols,
+        **acpi_loader.ALLOCATED_FILE.symbols(),
         "MEMMAP_TYPE_ACPI": pvh.MEMMAP_TYPE_ACPI,
         "PAGE_SIZE": x86.PAGE_SIZE,
         "LOADER_MAX_BYTES": machines.LOADER_MAX_BYTES,
         "LOADER_PADDR": script.start,
         "ALLOCATED_PADDR": allocated.start,
         "ALLOCATED_END": allocated.end,
-        "ALLOCATED_NAME": 0,
-        "ALLOCATED_ADDRESS": 4,
-        "ALLOCATED_SIZE": 8,
-        "SIZEOF_ALLOCATED": machines.ALLOCATED_BYTES,
         "RSDP_PADDR": words,
         "ACPI_TOP": words + 4,
         "ACPI_BOTTOM": words + 8,

@@ -6,7 +6,7 @@
 
 from typing import Final, NamedTuple
 
-from .abi import e820, fw_cfg, params, pvh
+from .abi import acpi_loader, e820, fw_cfg, params, pvh
 from .abi.firmware import FW_CFG, PARAMS
 from .abi.x86 import ADDRESS_4G, DESC_SIZE, RESET_CS_BASE
 from .errors import BootError
@@ -90,6 +90,8 @@ MAX_MODULES: Final = {PARAMS: params.PARAMS_MAX_MODULES, FW_CFG: 1}
 FW_CFG_DIR_CHUNK: Final = 40  # directory entries that are read at once: QEMU's directories hold fewer
 # What the firmware adds to the host's map: RAM below the low copy of the ROM, that copy, the ROM.
 FW_CFG_MAX_E820: Final = pvh.MEMMAP_MAX_ENTRIES - 3
+FW_CFG_WORDS: Final = 4  # of 32 bits behind the DMA descriptor: single items
+ACPI_WORDS: Final = 6  # and behind those
 CMDLINE_MAX: Final = 32 * KIB  # bytes, with the terminator
 
 _GDT: Final = Span("firmware GDT", 0x1000, 0x1000 + GDT_ENTRIES * DESC_SIZE)
@@ -125,7 +127,7 @@ MICROVM: Final = MachineSpec(
     low=_BARE_LOW._replace(
         modlist=Span("module list", 0x6040, 0x6040 + MAX_MODULES[FW_CFG] * pvh.HVM_MODLIST_ENTRY.size),
         strings=Span("command line", 0x20000, 0x20000 + CMDLINE_MAX),
-        control=Span("fw_cfg control", _GDT.end, _GDT.end + fw_cfg.FW_CFG_DMA.size + 4 * 4),
+        control=Span("fw_cfg control", _GDT.end, _GDT.end + fw_cfg.FW_CFG_DMA.size + FW_CFG_WORDS * 4),
         transfer=Span("fw_cfg transfer", 0x3000, 0x3000 + _TRANSFER_BYTES),
     ),
     low_ram_max=3 * GIB,
@@ -140,15 +142,14 @@ MICROVM: Final = MachineSpec(
 
 LOADER_MAX_BYTES: Final = 16 * KIB  # of a table-loader script; QEMU's have 2 to 4 KiB
 ALLOCATED_MAX: Final = 32  # files that it puts into memory; QEMU's have 2 to 5
-ALLOCATED_BYTES: Final = 3 * 4  # of one in the list: name, address, size
 
 MICROVM_ACPI: Final = MICROVM._replace(
     name="microvm-acpi",
     acpi=True,
     low=MICROVM.low._replace(
-        control=Span("fw_cfg control", _GDT.end, _GDT.end + fw_cfg.FW_CFG_DMA.size + 10 * 4),
+        control=Span("fw_cfg control", _GDT.end, _GDT.end + fw_cfg.FW_CFG_DMA.size + (FW_CFG_WORDS + ACPI_WORDS) * 4),
         e820=Span("etc/e820", 0x8000, 0x8000 + FW_CFG_MAX_E820 * e820.E820_ENTRY.size),
-        allocated=Span("ACPI files", 0x9000, 0x9000 + ALLOCATED_MAX * ALLOCATED_BYTES),
+        allocated=Span("ACPI files", 0x9000, 0x9000 + ALLOCATED_MAX * acpi_loader.ALLOCATED_FILE.size),
         script=Span("table-loader", 0xA000, 0xA000 + LOADER_MAX_BYTES),
     ),
 )

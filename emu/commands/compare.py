@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
                     raise
                 missing[name] = str(error)  # nobody has asked for it by name: the host need not have it
     comparison = compare(outcomes)
-    agree = not comparison.differences and all(outcome.ok for outcome in outcomes)
+    agree = bool(outcomes) and not comparison.differences and all(outcome.ok for outcome in outcomes)
     if arguments.json:
         print(json.dumps(_to_json(outcomes, missing, comparison, agree), indent=2))
     else:

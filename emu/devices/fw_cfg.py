@@ -12,7 +12,7 @@ from pvhboot.loader.memory import GuestMemory
 from pvhboot.shim.abi import fw_cfg as abi
 from pvhboot.shim.errors import BootError
 
-_SELECTOR: Final = abi.FW_CFG_PORT - abi.FW_CFG_PORT
+_SELECTOR: Final = 0  # offset from FW_CFG_PORT
 _DMA_LOW: Final = abi.FW_CFG_DMA_LOW_PORT - abi.FW_CFG_DMA_PORT
 _PIECE: Final = 1 << 20  # bytes that are moved at once
 

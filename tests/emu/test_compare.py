@@ -11,6 +11,7 @@ from pvhboot.emu.reasons import HANDOFF, LIMIT
 from pvhboot.emu.session import boot, get_engine
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.plan import make_plan
+from pvhboot.shim.errors import UnavailableError
 from pvhboot.shim.machines import MIB, MICROVM
 from pvhboot.shim.stock import default_blob, default_guest
 
@@ -123,3 +124,12 @@ def test_bad_input_is_one_line(capsys, tmp_path):
     (tmp_path / "kernel").write_bytes(b"nothing")
     assert main(["compare", str(tmp_path / "kernel")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_no_engine_at_all_is_no_agreement(monkeypatch, capsys):
+    def lacking(*_):
+        raise UnavailableError("not here")
+
+    monkeypatch.setattr("pvhboot.emu.commands.compare.boot", lacking)
+    assert main(["compare"]) == 1
+    assert "nothing to compare: no engine reached the entry" in capsys.readouterr().out

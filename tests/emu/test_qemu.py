@@ -136,7 +136,7 @@ def test_debian_goes_on_to_user_space(guest_file, tmp_path):
 
 
 @pytest.mark.usefixtures("needs_qemu")
-@pytest.mark.parametrize("cmdline", ["quiet", None])
+@pytest.mark.parametrize("cmdline", ["quiet", None, "quiet virtio_mmio.device=1@2:3"])
 def test_a_device_that_qemu_tells_linux_of_is_no_finding(cmdline):
     engine = QemuEngine(extra=["-device", "virtio-rng-device", "-device", "virtio-rng-device"])
     outcome = run(plan_for(MICROVM, cmdline=cmdline), engine, EXIT)

@@ -17,7 +17,7 @@ from typing import Final, NoReturn, Self
 from pvhboot.loader.plan import BootPlan
 from pvhboot.shim.errors import BootError
 
-from .command import LOG_FILE, PIPES, SOCKETS, command_line, find_program
+from .command import LOG_FILE, PIPES, PROGRAM, SOCKETS, command_line, find_program
 
 _GRACE: Final = 5.0  # seconds that a QEMU which has closed its channels gets to end
 _ERRORS_FILE: Final = "errors"
@@ -134,7 +134,7 @@ class QemuProcess:
     def complaint(self) -> str:
         """What QEMU has written but warnings, its own name left out; "" if it has written nothing."""
         lines = [line.strip() for line in self._text(_ERRORS_FILE).splitlines()]
-        words = [line.removeprefix("qemu-system-x86_64: ") for line in lines if line and ": warning: " not in line]
+        words = [line.removeprefix(f"{PROGRAM}: ") for line in lines if line and ": warning: " not in line]
         return "; ".join(words[:_SHOWN_LINES])
 
     def has_logged(self, words: str) -> bool:
