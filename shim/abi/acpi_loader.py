@@ -5,12 +5,13 @@ Source: QEMU hw/acpi/bios-linker-loader.c (struct BiosLinkerLoaderEntry: 128 byt
 
 from typing import Final, NamedTuple
 
+from .fw_cfg import FW_CFG_MAX_FILE_PATH
 from .layout import Layout
 
 LOADER_FILE: Final = b"etc/table-loader"
 RSDP_FILE: Final = b"etc/acpi/rsdp"
 
-LOADER_FILE_NAME_BYTES: Final = 56  # a name of fw_cfg, zero-padded
+LOADER_FILE_NAME_BYTES: Final = FW_CFG_MAX_FILE_PATH  # zero-padded
 
 LOADER_ALLOCATE: Final = 1
 LOADER_ADD_POINTER: Final = 2

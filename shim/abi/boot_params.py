@@ -1,10 +1,13 @@
-"""The Linux/x86 boot protocol: where a bzImage's setup header has what a loader of its payload reads.
+"""The Linux/x86 boot protocol: a bzImage's setup header, and boot_params, which has it at the same offsets.
 
-Source: Linux Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header" and "Details of Header Fields". A field is its
-offset in the file and its struct format.
+Source: Linux Documentation/arch/x86/boot.rst, "The Real-Mode Kernel Header", "Details of Header Fields", "32-bit Boot
+Protocol"; Documentation/arch/x86/zero-page.rst and arch/x86/include/uapi/asm/bootparam.h (boot_params, setup_data). A field
+is its offset and its struct format.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
+
+from .layout import Layout
 
 SETUP_SECTS: Final = (0x1F1, "<B")
 VERSION: Final = (0x206, "<H")
@@ -13,6 +16,45 @@ PAYLOAD: Final = (0x248, "<II")  # payload_offset and payload_length, since prot
 
 BOOT_FLAG: Final = (0x1FE, b"\x55\xaa")  # offset and bytes: of any boot sector, since before there was the header
 HEADER_MAGIC: Final = (0x202, b"HdrS")  # since protocol 2.00
+
+# What a loader that enters the kernel in protected mode reads and writes.
+HEADER: Final = 0x1F1  # where the header begins
+HEADER_JUMP: Final = 0x201  # a byte: so far behind HEADER_MAGIC it ends
+HEADER_MIN: Final = 0x23C  # where it ends in PROTOCOL_MIN
+HEADER_MAX: Final = 0x290  # boot_params has room up to here
+TYPE_OF_LOADER: Final = (0x210, "<B")
+LOADFLAGS: Final = (0x211, "<B")
+RAMDISK_IMAGE: Final = (0x218, "<I")
+RAMDISK_SIZE: Final = (0x21C, "<I")
+CMD_LINE_PTR: Final = (0x228, "<I")
+ALIGNMENT: Final = (0x230, "<I")  # kernel_alignment, since protocol 2.05
+RELOCATABLE: Final = (0x234, "<B")
+SETUP_DATA: Final = (0x250, "<Q")  # since protocol 2.09
+PREF_ADDRESS: Final = (0x258, "<Q")  # since protocol 2.10
+INIT_SIZE: Final = (0x260, "<I")  # bytes, since protocol 2.10
+
+LOADED_HIGH: Final = 1 << 0  # of LOADFLAGS: the protected-mode part is linked to 1 MiB
+LOADER_UNDEFINED: Final = 0xFF  # a loader without a number
+PROTOCOL_MIN: Final = 0x206  # the first that says how long a command line may be
+PROTOCOL_INIT_SIZE: Final = 0x20A
+
+# boot_params, beside the header.
+BOOT_PARAMS_BYTES: Final = 4096
+ACPI_RSDP_ADDR: Final = (0x070, "<Q")
+E820_ENTRIES: Final = (0x1E8, "<B")
+E820_TABLE: Final = 0x2D0  # of entries as in abi/e820.py
+
+
+class SetupData(NamedTuple):
+    """The head of a piece of setup_data, 16 bytes: `next` the physical address of the next one (0: none), `len` the bytes
+    that follow."""
+
+    next: int
+    type: int
+    len: int
+
+
+SETUP_DATA_HEAD: Final = Layout(SetupData, "QII", "SETUP_DATA")
 
 SECTOR_BYTES: Final = 512
 DEFAULT_SETUP_SECTS: Final = 4  # meant by a field of 0
