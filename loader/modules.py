@@ -42,15 +42,16 @@ def check_modules(modules: Sequence[Module], source: str) -> None:
         raise BootError("a module with a command line: fw_cfg has none for its initrd")
 
 
-def place_initrd(modules: Sequence[Module], ram: Span) -> tuple[PlannedModule, ...]:
-    """Where QEMU puts it (hw/i386/x86.c): as high in low RAM as a whole page and one more byte allow, whatever lies there.
+def place_initrd(modules: Sequence[Module], ram: Span, reserve: int) -> tuple[PlannedModule, ...]:
+    """Where QEMU puts it (hw/i386/x86.c): as high in low RAM, without its last `reserve` bytes, as a whole page and one more
+    byte allow, whatever lies there.
 
     Raises BootError for what cannot be read, or does not fit.
     """
     planned = []
     for module in modules:
         payload = Payload(module.path)
-        paddr = (ram.end - 1 - payload.size) & ~(PAGE_SIZE - 1)
+        paddr = (ram.end - reserve - 1 - payload.size) & ~(PAGE_SIZE - 1)
         if paddr <= 0:
             raise BootError(
                 f"{module.path}: {payload.size} bytes do not fit into RAM below {ram.end:#x}: give more with --memory"

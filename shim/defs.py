@@ -1,12 +1,16 @@
 """The symbols that the assembly may use: the ABI and the machine, with every sum made here."""
 
-from . import machines
-from .abi import acpi_loader, e820, firmware, fw_cfg, params, pvh, x86
-from .machines import GDT_ENTRIES, MachineSpec, firmware_end, low_rom_span, rom_span
+from typing import NamedTuple
 
-SEL_CODE32 = 0x08
-SEL_DATA32 = 0x10
-SEL_TSS = 0x18
+from . import machines, mp_tables
+from .abi import acpi_loader, apic, boot_params, chipset, e820, firmware, fw_cfg, mptable, params, pci, pvh, smbios, x86
+from .machine_records import MACHINE_RECORD, told_apart
+from .machines import GDT_ENTRIES, ROM_GRANULE, MachineSpec, firmware_end
+
+# Code and data are where the Linux boot protocol wants them (Documentation/arch/x86/boot.rst, "32-bit Boot Protocol").
+SEL_TSS = 0x08
+SEL_CODE32 = 0x10
+SEL_DATA32 = 0x18
 
 _FLAT_BITS = x86.DESC_S | x86.DESC_P | x86.DESC_DB | x86.DESC_G
 _FLAT_PAGES = x86.FLAT_LIMIT // x86.PAGE_SIZE
@@ -65,7 +69,8 @@ def _params_symbols() -> dict[str, int]:
 
 
 _FW_CFG_READ_ITEMS = (
-    *("SIGNATURE", "FILE_DIR", "KERNEL_ENTRY", "KERNEL_ADDR", "KERNEL_SIZE"),
+    *("SIGNATURE", "FILE_DIR", "KERNEL_ENTRY", "KERNEL_ADDR", "KERNEL_SIZE", "KERNEL_DATA", "SETUP_DATA"),
+    "NB_CPUS",
     *("CMDLINE_SIZE", "CMDLINE_DATA", "INITRD_ADDR", "INITRD_SIZE", "INITRD_DATA"),
 )
 _FW_CFG_DMA_POLLS = 1 << 16  # looks at a transfer that is under way
@@ -81,14 +86,16 @@ def _swapped(value: int) -> int:
     return _little(value.to_bytes(4, "big"))
 
 
-def _fw_cfg_symbols(spec: MachineSpec, rom_size: int) -> dict[str, int]:
+def _words(spec: MachineSpec, start: int) -> dict[str, int]:
+    names = machines.control_words(acpi=spec.acpi, chipset=spec.has_chipset, detects=bool(spec.detects))
+    return {name: start + 4 * at for at, name in enumerate(names)}
+
+
+def _fw_cfg_symbols(spec: MachineSpec) -> dict[str, int]:
     control, transfer = spec.low.control, spec.low.transfer
-    low_rom = low_rom_span(spec, rom_size)
     assert control is not None
     assert transfer is not None
-    assert low_rom is not None
     read, select = fw_cfg.FW_CFG_DMA_CTL_READ, fw_cfg.FW_CFG_DMA_CTL_SELECT
-    words = control.start + fw_cfg.FW_CFG_DMA.size
     reads = {
         f"FW_CFG_READ_{name}": _swapped(getattr(fw_cfg, f"FW_CFG_{name}") << fw_cfg.FW_CFG_DMA_CTL_KEY_SHIFT | select | read)
         for name in _FW_CFG_READ_ITEMS
@@ -100,8 +107,13 @@ def _fw_cfg_symbols(spec: MachineSpec, rom_size: int) -> dict[str, int]:
     return {
         **fw_cfg.FW_CFG_FILE.symbols(),
         **fw_cfg.FW_CFG_DMA.symbols(),
+        **MACHINE_RECORD.symbols(),
         **{name: getattr(fw_cfg, name) for name in names},
         **reads,
+        "FW_CFG_NUMBER_BYTES": _swapped(4),
+        "FW_CFG_DIR_FIRST_BYTES": _swapped(machines.DIRECTORY_BYTES),
+        "FW_CFG_DIR_NEXT_BYTES": _swapped(machines.DIRECTORY_BYTES - fw_cfg.FW_CFG_FILE_COUNT_BYTES),
+        "BOOT_HEADER_BYTES": _swapped(boot_params.HEADER_MAX),
         "FW_CFG_READ_ON": _swapped(read),
         "FW_CFG_READ_SELECTED": _swapped(select | read),
         "FW_CFG_SIGNATURE_VALUE": _little(fw_cfg.FW_CFG_SIGNATURE_DATA),
@@ -113,27 +125,64 @@ def _fw_cfg_symbols(spec: MachineSpec, rom_size: int) -> dict[str, int]:
         "E820_FILE_4": _little(fw_cfg.E820_FILE[4:]),
         "FW_CFG_DMA_PADDR": control.start,
         "FW_CFG_DMA_PADDR_SWAPPED": _swapped(control.start),
-        "FW_CFG_WORD_PADDR": words,
-        "ENTRY_POINTER": words + 4,
-        "KERNEL_ADDR_PADDR": words + 8,
-        "KERNEL_SIZE_PADDR": words + 12,
+        **_linux_symbols(spec),
+        **_words(spec, control.start + fw_cfg.FW_CFG_DMA.size),
         "FIRMWARE_END": firmware_end(spec),
         "TRANSFER_PADDR": transfer.start,
         "CMDLINE_MAX": machines.CMDLINE_MAX,
-        "LOW_ROM_START": low_rom.start,
-        "LOW_ROM_END": low_rom.end,
-        "ROM_PADDR": rom_span(rom_size).start,
-        "ROM_SIZE": rom_size,
+        "LOW_HOLE_END": machines.MIB,
         "E820_PADDR": (spec.low.e820 or transfer).start,
     }
 
 
+SETUP_DATA_MAX = 32  # pieces; QEMU has two at the most
+
+
+def _linux_symbols(spec: MachineSpec) -> dict[str, int]:
+    """The Linux boot protocol: offsets in boot_params."""
+    params, setup_data = spec.low.boot_params, spec.low.setup_data
+    assert params is not None
+    assert setup_data is not None
+    fields = (
+        *(
+            "VERSION",
+            "LOADFLAGS",
+            "TYPE_OF_LOADER",
+            "RAMDISK_IMAGE",
+            "RAMDISK_SIZE",
+            "CMD_LINE_PTR",
+            "ALIGNMENT",
+            "RELOCATABLE",
+        ),
+        *("SETUP_DATA", "PREF_ADDRESS", "INIT_SIZE", "ACPI_RSDP_ADDR", "E820_ENTRIES", "HEADER_MAGIC"),
+    )
+    values = (
+        "HEADER",
+        "HEADER_JUMP",
+        "HEADER_MIN",
+        "HEADER_MAX",
+        "E820_TABLE",
+        "LOADED_HIGH",
+        "LOADER_UNDEFINED",
+        "PROTOCOL_MIN",
+    )
+    return {
+        **{f"BOOT_{name}": getattr(boot_params, name)[0] for name in fields},
+        **{f"BOOT_{name}": getattr(boot_params, name) for name in (*values, "PROTOCOL_INIT_SIZE")},
+        **boot_params.SETUP_DATA_HEAD.symbols(),
+        "BOOT_HEADER_MAGIC_VALUE": _little(boot_params.HEADER_MAGIC[1]),
+        "SIZEOF_BOOT_PARAMS": boot_params.BOOT_PARAMS_BYTES,
+        "BOOT_PARAMS_PADDR": params.start,
+        "SETUP_DATA_PADDR": setup_data.start,
+        "SETUP_DATA_END": setup_data.end,
+        "SETUP_DATA_MAX": SETUP_DATA_MAX,
+    }
+
+
 def _acpi_symbols(spec: MachineSpec) -> dict[str, int]:
-    control, script, allocated = spec.low.control, spec.low.script, spec.low.allocated
-    assert control is not None
+    script, allocated = spec.low.script, spec.low.allocated
     assert script is not None
     assert allocated is not None
-    words = control.start + fw_cfg.FW_CFG_DMA.size + machines.FW_CFG_WORDS * 4
     symbols = {
         name: value for name, value in vars(acpi_loader).items() if name.startswith("LOADER_") and isinstance(value, int)
     }
@@ -148,11 +197,6 @@ def _acpi_symbols(spec: MachineSpec) -> dict[str, int]:
         "LOADER_PADDR": script.start,
         "ALLOCATED_PADDR": allocated.start,
         "ALLOCATED_END": allocated.end,
-        "RSDP_PADDR": words,
-        "ACPI_TOP": words + 4,
-        "ACPI_BOTTOM": words + 8,
-        "ACPI_FLOOR": words + 12,
-        "ACPI_POINTER": words + 16,  # 8 bytes
         # The RAM that begins at 1 MiB: behind the RAM from 0 and the low ROM.
         "ACPI_RAM": spec.low.memmap.start + 2 * pvh.HVM_MEMMAP_ENTRY.size,
         "FW_CFG_READ_TO_SKIP": _swapped(fw_cfg.FW_CFG_DMA_CTL_READ ^ fw_cfg.FW_CFG_DMA_CTL_SKIP),
@@ -160,18 +204,91 @@ def _acpi_symbols(spec: MachineSpec) -> dict[str, int]:
     }
 
 
-def firmware_symbols(spec: MachineSpec, verbose: bool, rom_size: int) -> dict[str, int]:
-    """All symbols of a firmware for this machine, in a ROM of `rom_size` bytes."""
+def _chipset_symbols(spec: MachineSpec) -> dict[str, int]:
+    return {
+        **smbios.SMBIOS_21.symbols(),
+        **smbios.SMBIOS_30.symbols(),
+        "SMBIOS_21_ANCHOR_VALUE": _little(smbios.SMBIOS_21_ANCHOR),
+        "SMBIOS_30_ANCHOR_VALUE": _little(smbios.SMBIOS_30_ANCHOR[:4]),
+        "F_SEGMENT": chipset.F_SEGMENT,
+        "UPPER_MEMORY": chipset.UPPER_MEMORY,
+        "PCI_CONFIG_ADDRESS": pci.PCI_CONFIG_ADDRESS,
+        "PCI_CONFIG_DATA": pci.PCI_CONFIG_DATA,
+        "PCI_SLOTS": pci.PCI_SLOTS,
+        "PCI_INTX": pci.PCI_SLOTS * 4,
+        "CONFIG_INTERRUPTS": pci.config_address(0, 0, pci.PCI_INTERRUPT_LINE),
+        "CONFIG_HEADER": pci.config_address(0, 0, pci.PCI_HEADER_TYPE),
+        "CONFIG_MULTI_FUNCTION": pci.PCI_HEADER_MULTI_FUNCTION << 8 * (pci.PCI_HEADER_TYPE & 3),
+        "CONFIG_FUNCTION_STEP": 1 << 8,
+        "CONFIG_FUNCTION_MASK": (pci.PCI_FUNCTIONS - 1) << 8,
+        "CONFIG_SLOT_STEP": 1 << 11,
+        "ELCR_HIGH_PORT": chipset.ELCR_PORT + 1,
+        "ELCR_HIGH_VALUE": sum({1 << irq for irq in chipset.PIRQ_IRQS}) >> 8,
+        "HOST_BRIDGE": pci.config_address(0, 0, pci.PCI_VENDOR_ID),
+        "MACHINE_RECORDS": len(told_apart(spec)),
+    }
+
+
+_CPU_POLLS = 1 << 24  # looks at how many processors have answered
+
+
+def _mp_symbols(spec: MachineSpec) -> dict[str, int]:
+    transfer = spec.low.transfer
+    assert transfer is not None
+    layouts = (*(mptable.MP_FLOATING, mptable.MP_TABLE, mptable.MP_PROCESSOR_ENTRY, mptable.MP_INTERRUPT_ENTRY),)
+    symbols: dict[str, int] = {}
+    for layout in layouts:
+        symbols |= layout.symbols()
+    names = (
+        *("APIC_SVR", "APIC_SVR_ENABLE", "APIC_ICR", "APIC_ICR_INIT", "APIC_ICR_STARTUP", "APIC_ICR_ASSERT", "APIC_IDS"),
+        *("APIC_ICR_ALL_BUT_SELF", "CPUID_1_EBX_APIC_ID_SHIFT", "LOCAL_APIC_VERSION"),
+    )
+    low = spec.low.mp_table
+    return {
+        **{name: getattr(apic, name) for name in names},
+        **{name: value for name, value in vars(mptable).items() if name.startswith("MP_") and isinstance(value, int)},
+        **symbols,
+        "MP_FLOATING_SIGNATURE_VALUE": _little(mptable.MP_FLOATING_SIGNATURE),
+        "MP_LOCAL_BYTES": mp_tables.MP_LOCAL_INTERRUPTS * mptable.MP_INTERRUPT_ENTRY.size,
+        "MP_PCI_FLAGS": mp_tables.MP_PCI_FLAGS,
+        "MP_RAM": int(low is not None),
+        **({"MP_PADDR": low.start, "MP_RAM_END": low.end} if low else {}),
+        "CPU_POLLS": _CPU_POLLS,
+        "AP_PADDR": transfer.start,  # a page: what is there has been read by then
+        "CPU_PRESENT": transfer.start + 0x100,
+        "CPU_COUNT": transfer.start + 0x100 + apic.APIC_IDS,
+        "CPU_SIGNATURE": transfer.start + 0x104 + apic.APIC_IDS,
+        "CPU_FEATURES": transfer.start + 0x108 + apic.APIC_IDS,
+        "CPU_FOUND": transfer.start + 0x10C + apic.APIC_IDS,
+    }
+
+
+class Options(NamedTuple):
+    """How a firmware is built: bytes of its ROM, whether it tells its progress, whether it marks times."""
+
+    size: int = ROM_GRANULE
+    verbose: bool = False
+    marks: bool = False
+
+
+def firmware_symbols(spec: MachineSpec, options: Options) -> dict[str, int]:
+    """All symbols of a firmware for this machine."""
     low = spec.low
-    posts = {name: value for name, value in vars(firmware).items() if name.startswith("POST_")}
+    marks = {name: value for name, value in vars(firmware).items() if name.startswith("MARK_")}
     return {
         **abi_symbols(),
         **_gdt_symbols(),
-        **(_params_symbols() if spec.source == firmware.PARAMS else _fw_cfg_symbols(spec, rom_size)),
+        **(_params_symbols() if spec.source == firmware.PARAMS else _fw_cfg_symbols(spec)),
         **(_acpi_symbols(spec) if spec.acpi else {}),
-        **posts,
+        **(_chipset_symbols(spec) if spec.has_chipset else {}),
+        **(_mp_symbols(spec) if spec.mp_table else {}),
+        **marks,
         "ACPI": int(spec.acpi),
-        "VERBOSE": int(verbose),
+        "CHIPSET": int(spec.has_chipset),
+        "DETECTS": int(bool(spec.detects)),
+        "VERBOSE": int(options.verbose),
+        "MARKS": int(options.marks),
+        "FROM_FW_CFG": int(spec.source == firmware.FW_CFG),
         "ROM_MARK_VALUE": _little(firmware.ROM_MARK),
         "GDT_PADDR": low.gdt.start,
         "STACK_TOP": low.stack.end,

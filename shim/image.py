@@ -5,14 +5,16 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, Final
 
-from .abi import acpi_loader, params
-from .abi.firmware import ACPI, FW_CFG, PANICS, PARAMS, Panic, panic_message
+from .abi import acpi_loader, fw_cfg, params, smbios
+from .abi.firmware import ACPI, FW_CFG, PANICS, PARAMS, POSTS, Panic, panic_message, post_message
 from .abi.x86 import ADDRESS_4G, RESET_VECTOR
 from .assembler import Assembly, assemble
 from .blob import Blob
-from .defs import firmware_symbols
+from .defs import Options, firmware_symbols
 from .errors import AssemblyError, BootError
-from .machines import CODE_ORIGIN, PARAMS_PADDR, ROM_GRANULE, ROM_MAX, MachineSpec, rom_span
+from .machine_records import byte_lines, machine_records, told_apart
+from .machines import CODE_ORIGIN, MP_STATIC_PADDR, PARAMS_PADDR, ROM_GRANULE, ROM_MAX, MachineSpec, rom_span
+from .mp_tables import static_mp_table
 from .source import Unit
 from .stage import SLOTS, Stage
 from .version import VERSION
@@ -28,8 +30,16 @@ _STAGE: Final = "stage.s"
 _STAGE_END: Final = "stage_end.s"
 _ENDING: Final = {
     PARAMS: ("handoff.s", "params_panics.s", "panic.s", "tables.s"),
-    FW_CFG: ("handoff.s", "fw_cfg_read.s", "ram_range.s", "fw_cfg_panics.s", "panic.s", "tables.s", "fw_cfg_tables.s"),
+    FW_CFG: ("handoff.s", "bzimage.s", "linux.s", "fw_cfg_read.s", "ram_range.s", "fw_cfg_panics.s", "panic.s", "tables.s"),
 }
+_CHIPSET_PHASE: Final = "chipset.s"  # before fw_cfg.s, on a PC
+_SMBIOS_PHASE: Final = "smbios.s"  # before start_info.s, on a PC
+_CHIPSET_ENDING: Final = ("pci_store.s", "fseg.s")
+_MP_PHASE: Final = "mptable.s"  # before start_info.s, where there may be no ACPI
+_MP_ENDING: Final = ("cpus.s",)
+_MP_STATIC: Final = "mp_static"  # the label of the table that needs no making
+_PCI_ENDING: Final = ("pci_irqs.s",)
+_SHARED_ENDING: Final = ("memmap_insert.s", "sum_bytes.s")
 _ACPI_ENDING: Final = ("acpi_routines.s", "acpi_panics.s")
 _RESET: Final = "reset.s"
 STAGE_LABELS: Final = {"before-handoff": "stage_before_handoff"}
@@ -47,18 +57,21 @@ def build(
     *,
     size: int = ROM_GRANULE,
     verbose: bool = False,
+    marks: bool = False,
     sources: Mapping[str, str] | None = None,
 ) -> Blob:
     """Assembles the firmware of a machine into a ROM of `size` bytes. The same input gives the same bytes.
 
-    `verbose` adds POST codes; `sources` replaces files of the firmware by name (for experiments, and for mutants).
+    `verbose` adds progress on the POST port and the debug console, `marks` those of a boot's time; `sources` replaces files of
+    the firmware by name (for experiments, and for mutants).
     Raises BootError for a size that is not possible and AssemblyError for source that does not assemble or does not fit.
     """
     if size % ROM_GRANULE or not ROM_GRANULE <= size <= ROM_MAX:
         raise BootError(f"a ROM of {size} bytes is not possible: it takes a multiple of 64 KiB, 64 KiB to 16 MiB")
     if len({stage.slot for stage in stages}) != len(stages):
         raise BootError("each stage slot takes one stage")
-    assembly = assemble(firmware_units(spec, stages, sources or {}), firmware_symbols(spec, verbose, size))
+    options = Options(size, verbose, marks)
+    assembly = assemble(firmware_units(spec, stages, sources or {}, options), firmware_symbols(spec, options))
     _require_room(assembly, stages)
     rom = bytearray(size)
     paddr = rom_span(size).start
@@ -67,15 +80,26 @@ def build(
         rom[at : at + len(params.EMPTY_PARAMS)] = params.EMPTY_PARAMS
     for address, data in assembly.pieces:
         rom[address - paddr : address - paddr + len(data)] = data
-    return Blob(bytes(rom), assembly.labels, assembly.listing, _manifest(spec, stages, verbose, bytes(rom), assembly))
+    return Blob(bytes(rom), assembly.labels, assembly.listing, _manifest(spec, stages, options, bytes(rom), assembly))
 
 
-def firmware_units(spec: MachineSpec, stages: Sequence[Stage], sources: Mapping[str, str]) -> list[Unit]:
+def firmware_units(spec: MachineSpec, stages: Sequence[Stage], sources: Mapping[str, str], options: Options) -> list[Unit]:
     """The source files of a firmware in order, as `build` assembles them."""
     phases, ending = list(_PHASES[spec.source]), list(_ENDING[spec.source])
     if spec.acpi:
         phases.insert(-1, _ACPI_PHASE)
         ending[1:1] = _ACPI_ENDING
+    if spec.has_chipset:
+        phases.insert(phases.index("fw_cfg.s"), _CHIPSET_PHASE)
+        phases.insert(-1, _SMBIOS_PHASE)
+        ending[1:1] = _CHIPSET_ENDING
+    if spec.mp_table:
+        phases.insert(-1, _MP_PHASE)
+        ending[1:1] = _MP_ENDING
+        if spec.has_chipset:
+            ending[1:1] = _PCI_ENDING
+    if spec.acpi or spec.mp_table:
+        ending[1:1] = _SHARED_ENDING
     names = ["macros.s", *phases, *([_STAGE] if stages else []), *ending]
     unknown = set(sources) - {*names, _RESET}
     if unknown:
@@ -86,8 +110,12 @@ def firmware_units(spec: MachineSpec, stages: Sequence[Stage], sources: Mapping[
 
     units = [Unit(names[0], text(names[0]), CODE_ORIGIN), *(Unit(name, text(name)) for name in names[1:])]
     units.append(Unit("panics.s", _panic_records(spec)))
+    if options.verbose:
+        units.append(Unit("posts.s", _post_records()))
+    if spec.source == FW_CFG:
+        units.append(Unit("machine_records.s", machine_records(spec, options.size)))
     if spec.acpi:
-        units.append(Unit("acpi_names.s", _acpi_names()))
+        units.append(Unit("file_names.s", _file_names(spec)))
     for stage in stages:
         label = STAGE_LABELS[stage.slot]
         units += [
@@ -96,42 +124,64 @@ def firmware_units(spec: MachineSpec, stages: Sequence[Stage], sources: Mapping[
             Unit(_STAGE, ".code32"),
             Unit(_STAGE_END, asm_source(_STAGE_END)),
         ]
+    if spec.mp_table and any(machine.chipset is None for machine in told_apart(spec)):
+        table = "\n".join(byte_lines(static_mp_table(MP_STATIC_PADDR)))
+        units.append(Unit("mp_static.s", f"# Generated from mp_tables.py.\n{_MP_STATIC}:\n{table}", MP_STATIC_PADDR))
     return [*units, Unit(_RESET, text(_RESET), RESET_VECTOR)]
 
 
 def _require_room(assembly: Assembly, stages: Sequence[Stage]) -> None:
     """AssemblyError unless the code ends before the reset vector, and what stands there before 4 GiB."""
-    starts = [index for index, (address, _) in enumerate(assembly.pieces) if address == RESET_VECTOR]
-    if not starts:
+
+    def last_at(paddr: int) -> int:
+        return max((index for index, (address, _) in enumerate(assembly.pieces) if address == paddr), default=-1)
+
+    start = last_at(RESET_VECTOR)
+    if start < 0:
         raise AssemblyError(f"{_RESET}: nothing stands at the reset vector")
-    code, reset = assembly.pieces[: starts[-1]], assembly.pieces[starts[-1] :]
+    limit = MP_STATIC_PADDR if _MP_STATIC in assembly.labels else RESET_VECTOR
+    code, reset = assembly.pieces[: last_at(limit)], assembly.pieces[start:]
     end = max((address + len(data) for address, data in code), default=CODE_ORIGIN)
-    if end > RESET_VECTOR:
+    if end > limit:
         blame = stages[-1].name if stages else "the firmware"
-        free = RESET_VECTOR - CODE_ORIGIN
+        free = limit - CODE_ORIGIN
         raise AssemblyError(f"{blame}: {end - CODE_ORIGIN} bytes of code do not fit: there are {free}")
     end = max(address + len(data) for address, data in reset)
     if end > ADDRESS_4G:
         raise AssemblyError(f"{_RESET}: {end - RESET_VECTOR} bytes do not fit: there are {ADDRESS_4G - RESET_VECTOR}")
 
 
-def _acpi_names() -> str:
+def _file_names(spec: MachineSpec) -> str:
     """The files that the firmware looks for itself, padded as the directory has them."""
-    lines = ["# Generated from abi/acpi_loader.py."]
-    for label, name in (("acpi_script_name", acpi_loader.LOADER_FILE), ("acpi_rsdp_name", acpi_loader.RSDP_FILE)):
-        padding = acpi_loader.LOADER_FILE_NAME_BYTES - len(name)
-        lines += [f"{label}:", f'    .ascii "{name.decode()}"', f"    .skip {padding}"]
+    names = {"acpi_script": acpi_loader.LOADER_FILE, "acpi_rsdp": acpi_loader.RSDP_FILE}
+    if spec.has_chipset:
+        names |= {"smbios_tables": smbios.SMBIOS_TABLES_FILE, "smbios_anchor": smbios.SMBIOS_ANCHOR_FILE}
+    lines = ["# Generated from abi/."]
+    for label, name in names.items():
+        padding = fw_cfg.FW_CFG_MAX_FILE_PATH - len(name)
+        lines += [f"{label}_name:", f'    .ascii "{name.decode()}"', f"    .skip {padding}"]
     return "\n".join(lines)
 
 
 def _panic_records(spec: MachineSpec) -> str:
-    """Each panic of this firmware as panic.s reads it: code, length of the text in bytes, text."""
+    """Each panic of this firmware as panic.s reads it."""
     lines = ["# Generated from abi/firmware.py."]
     for panic in panics_of(spec):
-        text = panic_message(panic) + "\n"
-        escaped = text.replace("\n", "\\n")
-        lines += [f"panic_{panic.name}:", f"    .byte {panic.code:#x}, {len(text)}", f'    .ascii "{escaped}"']
+        lines += _record(f"panic_{panic.name}", panic.code, panic_message(panic))
     return "\n".join(lines)
+
+
+def _post_records() -> str:
+    """And what a verbose build tells."""
+    lines = ["# Generated from abi/firmware.py."]
+    for post in POSTS:
+        lines += _record(f"post_{post.name}", post.code, post_message(post))
+    return "\n".join(lines)
+
+
+def _record(label: str, code: int, message: str) -> list[str]:
+    """Code, length of the text in bytes, text."""
+    return [f"{label}:", f"    .byte {code:#x}, {len(message) + 1}", f'    .ascii "{message}\\n"']
 
 
 def panics_of(spec: MachineSpec) -> list[Panic]:
@@ -139,12 +189,13 @@ def panics_of(spec: MachineSpec) -> list[Panic]:
     return [panic for panic in PANICS if spec.source in panic.sources or (spec.acpi and ACPI in panic.sources)]
 
 
-def _manifest(spec: MachineSpec, stages: Sequence[Stage], verbose: bool, rom: bytes, assembly: Assembly) -> dict[str, Any]:
+def _manifest(spec: MachineSpec, stages: Sequence[Stage], options: Options, rom: bytes, assembly: Assembly) -> dict[str, Any]:
     block = {"paddr": hex(PARAMS_PADDR), "max_size": params.PARAMS_MAX_SIZE, "version": params.PARAMS_VERSION}
     return {
         "pvhboot": VERSION,
         "machine": spec.name,
-        "verbose": verbose,
+        "verbose": options.verbose,
+        "marks": options.marks,
         "stages": [
             {"slot": stage.slot, "file": stage.name, "sha256": hashlib.sha256(stage.text.encode()).hexdigest()}
             for stage in stages
@@ -154,8 +205,11 @@ def _manifest(spec: MachineSpec, stages: Sequence[Stage], verbose: bool, rom: by
         **({"params": block} if spec.source == PARAMS else {}),
         "low_memory": [{"name": span.name, "start": hex(span.start), "end": hex(span.end)} for span in spec.low.spans()],
         "spec": {
+            "qemu": spec.qemu,
             "source": spec.source,
+            "chipset": None if spec.chipset is None else spec.chipset.name,
             "low_ram_max": hex(spec.low_ram_max),
+            "low_ram_whole": hex(spec.low_ram_whole),
             "low_rom_max": hex(spec.low_rom_max),
             "rom_writable": spec.rom_writable,
             "acpi": spec.acpi,

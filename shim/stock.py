@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .blob import Blob, blob_from_json
 from .errors import BootError
-from .machines import MACHINES, MachineSpec
+from .machines import FIRMWARES, MachineSpec
 
 GUEST_BITS = (64, 32)
 
@@ -37,7 +37,7 @@ def make_all() -> dict[str, bytes]:
     from .image import build
 
     files = {guest_name(bits): build_guest(bits) for bits in GUEST_BITS}
-    for spec in MACHINES.values():
+    for spec in FIRMWARES.values():
         blob = build(spec)
         files |= {f"{spec.name}.bin": blob.data, f"{spec.name}.json": blob.to_json().encode()}
     return files

@@ -16,17 +16,39 @@ FW_CFG: Final = "fw_cfg"  # from QEMU's fw_cfg (abi/fw_cfg.py)
 
 ACPI: Final = "acpi"  # and with ACPI tables
 
-# Progress, written to POST_PORT in verbose builds only: each costs an exit.
-POST_PROTECTED_MODE: Final = 0x10
-POST_PARAMS: Final = 0x20
-POST_MEMMAP: Final = 0x30
-POST_MODULES: Final = 0x38
-POST_ACPI: Final = 0x3C
-POST_START_INFO: Final = 0x40
-POST_STAGE: Final = 0x50
-POST_HANDOFF: Final = 0x60
+# Marks of a boot's time, in builds that have them: the ports and values that existing scripts for QEMU's boot time look for.
+MARK_FIRMWARE_PORT: Final = 0xF5
+MARK_LINUX_PORT: Final = 0xF4
+MARK_FIRMWARE_START: Final = 1  # the first instruction
+MARK_LINUX_FW_CFG: Final = 2  # the jump to a bzImage
+MARK_LINUX_PVH: Final = 4  # the jump to a PVH kernel
 
-PANIC_PREFIX: Final = "pvhboot panic"
+PREFIX: Final = "pvhboot"
+PANIC_PREFIX: Final = f"{PREFIX} panic"
+
+
+class Post(NamedTuple):
+    """Progress, in verbose builds only, since each byte costs an exit: the code on POST_PORT, its name, the words on
+    DEBUGCON_PORT."""
+
+    code: int
+    name: str
+    text: str
+
+
+POSTS: Final = (
+    Post(0x10, "PROTECTED_MODE", "flat 32-bit protected mode"),
+    Post(0x18, "CHIPSET", "the chipset"),
+    Post(0x20, "PARAMS", "what to boot"),
+    Post(0x30, "MEMMAP", "the memory map"),
+    Post(0x38, "MODULES", "kernel, command line and initrd"),
+    Post(0x3C, "ACPI", "ACPI tables"),
+    Post(0x3D, "SMBIOS", "SMBIOS tables"),
+    Post(0x3E, "MP_TABLE", "the MP table"),
+    Post(0x40, "START_INFO", "start_info"),
+    Post(0x50, "STAGE", "the custom stage"),
+    Post(0x60, "HANDOFF", "the handoff"),
+)
 
 
 class Panic(NamedTuple):
@@ -51,7 +73,7 @@ PANICS: Final = (
     Panic(0xE7, "STRING_END", "the command line does not end with a NUL", _BOTH),
     Panic(0xE8, "STRING_OFFSET", "a module's command line lies outside the strings", (PARAMS,)),
     Panic(0xE9, "STAGE_END", "the custom stage ran past its end: it must end with ret", _BOTH),
-    Panic(0xEA, "NO_FW_CFG", "no fw_cfg device: this firmware is for QEMU's microvm", (FW_CFG,)),
+    Panic(0xEA, "NO_FW_CFG", "no fw_cfg device: this firmware is for QEMU", (FW_CFG,)),
     Panic(0xEB, "FW_CFG_DMA", "fw_cfg has failed a DMA transfer, or never ended it", (FW_CFG,)),
     Panic(0xEC, "FW_CFG_FILES", "the directory of fw_cfg has an absurd length", (FW_CFG,)),
     Panic(0xED, "NO_E820", "fw_cfg has no file etc/e820", (FW_CFG,)),
@@ -60,7 +82,7 @@ PANICS: Final = (
     Panic(
         0xF0,
         "NO_KERNEL",
-        "no PVH entry: QEMU's -kernel must be an ELF file with a PVH note",
+        "no kernel: QEMU's -kernel must be an ELF file with a PVH note, or a bzImage",
         (FW_CFG,),
     ),
     Panic(0xF1, "CMDLINE_SIZE", "the command line is too long", (FW_CFG,)),
@@ -71,12 +93,24 @@ PANICS: Final = (
         (FW_CFG,),
     ),
     Panic(0xF3, "INITRD_KERNEL", "the initrd lies over the kernel: give the machine more memory", (FW_CFG,)),
-    Panic(0xF4, "KERNEL_RAM", "the kernel does not lie in one range of RAM, or lies where this firmware works", (FW_CFG,)),
+    Panic(
+        0xF4,
+        "KERNEL_RAM",
+        "the kernel, unpacked, does not fit into one range of RAM, or lies where this firmware works: give more memory",
+        (FW_CFG,),
+    ),
     Panic(0xF5, "KERNEL_ENTRY", "the entry does not lie in the kernel", (FW_CFG,)),
+    Panic(0xF9, "BOOT_PROTOCOL", "the kernel is a zImage, or its boot protocol is older than 2.06", (FW_CFG,)),
+    Panic(0xFA, "SETUP_DATA", "the kernel's setup_data is too long, or does not lie in RAM", (FW_CFG,)),
     Panic(0xF6, "ACPI_SCRIPT", "the table-loader's script says what cannot be", (ACPI,)),
     Panic(0xF7, "ACPI_FILE", "the table-loader's script names a file that is not there", (ACPI,)),
     Panic(0xF8, "ACPI_ROOM", "no room for the ACPI tables: give the machine more memory", (ACPI,)),
 )
+
+
+def post_message(post: Post) -> str:
+    """The line on the debug console, without its line feed."""
+    return f"{PREFIX} {post.code:#04x} {post.text}"
 
 
 def panic_message(panic: Panic) -> str:

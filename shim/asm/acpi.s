@@ -1,15 +1,15 @@
-# ACPI tables, as the script in etc/table-loader wants them: files of fw_cfg put into RAM, pointers and checksums mended.
+# ACPI tables, as the script in etc/table-loader wants them: files of fw_cfg put into memory, pointers and checksums mended.
 #
 # In:       ebp = fw_cfg reader, the first piece of the directory at TRANSFER_PADDR, the memory map in place, the initrd too;
 #           ebx = entries of the memory map, esi = command line, edx = modules
-# Out:      the tables in RAM and in the memory map, RSDP_PADDR (0: none); ebx = entries of the map; esi, edx as they were
+# Out:      the tables in memory and in the memory map, RSDP_PADDR (0: none); ebx = entries of the map; esi, edx as they were
 # Clobbers: eax, ecx, edi
 #
 # Files get memory downwards from the top of the RAM that begins at 1 MiB, or from the initrd if that lies there, but not below
 # the kernel's end. What one needs of the others stands in the list at ALLOCATED_PADDR. While the script runs:
 # esi = command, ebx = where the last whole one can begin, edi = end of the list.
 
-    POST POST_ACPI
+    POST ACPI
     push ebx
     push edx
     push esi
@@ -22,10 +22,11 @@
     cmp ecx, LOADER_MAX_BYTES
     ja acpi_bad_script
     lea ebx, [ecx + LOADER_PADDR - LOADER_ENTRY_BYTES]
+    bswap ecx
     mov edi, LOADER_PADDR
     call ebp
 
-    mov eax, LOW_ROM_END
+    mov eax, LOW_HOLE_END
     add eax, dword ptr [ACPI_RAM + HVM_MEMMAP_ENTRY_SIZE]
     cmp dword ptr [esp + 4], 0          # modules
     je acpi_top
@@ -41,9 +42,9 @@ acpi_top:
     add eax, dword ptr [KERNEL_SIZE_PADDR]
     add eax, PAGE_SIZE - 1
     and eax, -PAGE_SIZE
-    cmp eax, LOW_ROM_END + PAGE_SIZE
+    cmp eax, LOW_HOLE_END + PAGE_SIZE
     jae acpi_floor
-    mov eax, LOW_ROM_END + PAGE_SIZE    # some RAM is to be left in front of the tables
+    mov eax, LOW_HOLE_END + PAGE_SIZE   # some RAM is to be left in front of the tables
 acpi_floor:
     mov dword ptr [ACPI_FLOOR], eax
 
@@ -65,7 +66,8 @@ acpi_next:                              # padding, or a command of a later QEMU:
     add esi, LOADER_ENTRY_BYTES
     jmp acpi_command
 
-# ALLOCATE: the file goes, aligned, below what is in use.
+# ALLOCATE: the file goes, aligned, below what is in use. On a PC: into the F segment if it is asked for, or else into the
+# upper memory in front of that, which costs no RAM; and where there is no room, into RAM.
 acpi_allocate:
     cmp edi, ALLOCATED_END
     jae acpi_bad_script
@@ -76,22 +78,24 @@ acpi_allocate:
     pop esi
     jc acpi_bad_file
     mov dword ptr [edi + ALLOCATED_SIZE], ecx
-    mov edx, dword ptr [ACPI_BOTTOM]
-    sub edx, ecx
-    jb acpi_no_room
-    mov ecx, dword ptr [esi + LOADER_ALLOCATE_ALIGN]
-    neg ecx                             # a power of two becomes its mask
-    jz acpi_bad_script
-    and edx, ecx
-    neg ecx
-    dec ecx
-    test ecx, dword ptr [esi + LOADER_ALLOCATE_ALIGN]
-    jnz acpi_bad_script                 # it was none
-    cmp edx, dword ptr [ACPI_FLOOR]
-    jb acpi_no_room
-    mov dword ptr [ACPI_BOTTOM], edx
+    push eax
+.if CHIPSET
+    mov eax, FSEG_END
+    cmp byte ptr [esi + LOADER_ALLOCATE_ZONE], LOADER_ZONE_FSEG
+    je acpi_try
+    mov eax, UPPER_END
+acpi_try:
+    call acpi_take
+    jnc acpi_taken
+.endif
+    mov eax, ACPI_BOTTOM
+    call acpi_take
+    jc acpi_no_room
+acpi_taken:
+    pop eax
     mov dword ptr [edi + ALLOCATED_ADDRESS], edx
     mov ecx, dword ptr [edi + ALLOCATED_SIZE]
+    bswap ecx
     add edi, SIZEOF_ALLOCATED
     push edi
     mov edi, edx
@@ -180,9 +184,11 @@ acpi_write_pointer:
     mov edi, ACPI_POINTER
     xor eax, FW_CFG_READ_TO_SKIP        # the key of the file, and to the place in it
     mov ecx, dword ptr [esi + LOADER_WRITE_POINTER_DST_OFFSET]
+    bswap ecx
     call ebp
     mov eax, FW_CFG_WRITE_ON
     movzx ecx, byte ptr [esi + LOADER_WRITE_POINTER_SIZE]
+    bswap ecx
     call ebp
     pop edi
     jmp acpi_next
@@ -206,13 +212,13 @@ acpi_map:
     and eax, -PAGE_SIZE
     mov edx, dword ptr [ACPI_TOP]
     sub edx, eax                        # bytes of the tables
-    jz acpi_done
+    jz acpi_counted
     cmp ebx, MEMMAP_MAX_ENTRIES - 2
     ja e820_bad_count
     mov ecx, eax
-    sub ecx, LOW_ROM_END                # what is left of the RAM
+    sub ecx, LOW_HOLE_END               # what is left of the RAM
     xchg ecx, dword ptr [ACPI_RAM + HVM_MEMMAP_ENTRY_SIZE]
-    add ecx, LOW_ROM_END
+    add ecx, LOW_HOLE_END
     sub ecx, dword ptr [ACPI_TOP]       # what there is behind
     mov edi, ACPI_RAM + SIZEOF_HVM_MEMMAP_ENTRY
     push MEMMAP_TYPE_ACPI
@@ -227,6 +233,21 @@ acpi_map:
     call memmap_insert
     pop ecx
 acpi_counted:
+.if CHIPSET
+    MACHINE edx, MACHINE_UPPER_END      # upper memory is behind the first range, and in none
+    mov edx, dword ptr [edx]
+    mov eax, dword ptr [UPPER_END]
+    and eax, -PAGE_SIZE
+    sub edx, eax
+    jz acpi_no_upper
+    cmp ebx, MEMMAP_MAX_ENTRIES - 1
+    ja e820_bad_count
+    mov edi, MEMMAP_PADDR + SIZEOF_HVM_MEMMAP_ENTRY
+    push MEMMAP_TYPE_ACPI
+    call memmap_insert
+    pop ecx
+acpi_no_upper:
+.endif
     mov dword ptr [esp + 8], ebx
 acpi_done:
     pop esi

@@ -18,7 +18,7 @@ file_find:
     cmp ebx, FW_CFG_DIR_CHUNK
     jbe file_piece
     mov eax, FW_CFG_READ_FILE_DIR
-    mov ecx, FW_CFG_FILE_COUNT_BYTES + FW_CFG_DIR_CHUNK * SIZEOF_FW_CFG_FILE
+    mov ecx, FW_CFG_DIR_FIRST_BYTES
     mov edi, TRANSFER_PADDR
     call ebp
 file_piece:
@@ -40,7 +40,7 @@ file_next:
     dec edx
     jnz file_entry
     mov eax, FW_CFG_READ_ON
-    mov ecx, FW_CFG_DIR_CHUNK * SIZEOF_FW_CFG_FILE
+    mov ecx, FW_CFG_DIR_NEXT_BYTES
     mov edi, TRANSFER_PADDR + FW_CFG_FILE_COUNT_BYTES
     call ebp
     jmp file_piece
@@ -58,6 +58,30 @@ file_none:
     pop ebx
     stc
     ret
+
+# Memory for a file.
+#
+# In:       eax = what is free: where its end stands, and behind that its start; ecx = bytes; esi = command
+# Out:      CF clear: edx = physical address, the free part ends there; CF set: there is no room
+# Clobbers: nothing else; does not come back if the alignment is no power of two
+acpi_take:
+    mov edx, dword ptr [eax]
+    sub edx, ecx
+    jb 1f
+    push ecx
+    mov ecx, dword ptr [esi + LOADER_ALLOCATE_ALIGN]
+    neg ecx                             # a power of two becomes its mask
+    jz acpi_bad_script
+    and edx, ecx
+    neg ecx
+    dec ecx
+    test ecx, dword ptr [esi + LOADER_ALLOCATE_ALIGN]
+    jnz acpi_bad_script                 # it was none
+    pop ecx
+    cmp edx, dword ptr [eax + 4]
+    jb 1f
+    mov dword ptr [eax], edx
+1:  ret
 
 # A file that has memory. The last one first: most of a script is about the tables, which get theirs last.
 #
@@ -109,80 +133,4 @@ acpi_bound:
     ja acpi_bad_script
     sub ecx, eax
     add eax, dword ptr [edx + ALLOCATED_ADDRESS]
-    ret
-
-# An entry of the memory map, where another is.
-#
-# In:       edi = place in the map, ebx = entries, eax = address, edx = bytes, [esp + 4] = type
-# Out:      those from there on one place up, ebx = entries
-# Clobbers: nothing else
-memmap_insert:
-    push ecx
-    push esi
-    push edi
-    imul ecx, ebx, SIZEOF_HVM_MEMMAP_ENTRY
-    lea esi, [ecx + MEMMAP_PADDR]       # the end of the map
-    mov ecx, esi
-    sub ecx, edi
-    shr ecx, 2
-    sub esi, 4
-    lea edi, [esi + SIZEOF_HVM_MEMMAP_ENTRY]
-    std
-    rep movsd
-    cld
-    inc ebx
-    pop edi
-    mov dword ptr [edi + HVM_MEMMAP_ENTRY_ADDR], eax
-    mov dword ptr [edi + HVM_MEMMAP_ENTRY_ADDR + 4], ecx
-    mov dword ptr [edi + HVM_MEMMAP_ENTRY_SIZE], edx
-    mov dword ptr [edi + HVM_MEMMAP_ENTRY_SIZE + 4], ecx
-    mov dword ptr [edi + HVM_MEMMAP_ENTRY_RESERVED], ecx
-    mov ecx, dword ptr [esp + 12]
-    mov dword ptr [edi + HVM_MEMMAP_ENTRY_TYPE], ecx
-    pop esi
-    pop ecx
-    ret
-
-# Eight bytes of the sum, from so many before esi on. Clobbers: al.
-.macro SUM_EIGHT before
-    add al, byte ptr [esi - \before]
-    add al, byte ptr [esi - \before + 1]
-    add al, byte ptr [esi - \before + 2]
-    add al, byte ptr [esi - \before + 3]
-    add al, byte ptr [esi - \before + 4]
-    add al, byte ptr [esi - \before + 5]
-    add al, byte ptr [esi - \before + 6]
-    add al, byte ptr [esi - \before + 7]
-.endm
-
-# The sum of bytes. Sums of wider words would have to be taken apart again, since carries run from byte to byte: that takes as
-# many instructions. The loop is entered in its middle, so that what is left is a multiple of its 64 bytes.
-#
-# In:       eax = physical address, ecx = bytes
-# Out:      al = their sum, modulo 256
-# Clobbers: eax, ecx, edx
-sum_bytes:
-    push esi
-    mov edx, ecx
-    shr edx, 6
-    and ecx, 63
-    lea esi, [eax + ecx]
-    neg ecx
-    lea ecx, [ecx + ecx * 2 + sum_next] # each add has three bytes
-    xor eax, eax
-    jmp ecx
-sum_loop:
-    SUM_EIGHT 64
-    SUM_EIGHT 56
-    SUM_EIGHT 48
-    SUM_EIGHT 40
-    SUM_EIGHT 32
-    SUM_EIGHT 24
-    SUM_EIGHT 16
-    SUM_EIGHT 8
-sum_next:
-    add esi, 64
-    dec edx
-    jns sum_loop
-    pop esi
     ret

@@ -1,14 +1,15 @@
-# The host's memory map (etc/e820) to the PVH memory map: what the host says, and what only the firmware knows, the ROM.
+# The host's memory map (etc/e820) to the PVH memory map: what the host says, and what only the firmware knows: the ROM, what
+# lies below 1 MiB, and on q35 the window on configuration space.
 #
 # In:       ebp = fw_cfg reader
 # Out:      the memory map at MEMMAP_PADDR, sorted, no two ranges overlapping; ebx = its entries
 # Clobbers: eax, ecx, edx, esi, edi
 
-    POST POST_MEMMAP
+    POST MEMMAP
 
 # The file's key and size stand in the directory. Almost always the first piece of it has the file.
     mov eax, FW_CFG_READ_FILE_DIR
-    mov ecx, FW_CFG_FILE_COUNT_BYTES + FW_CFG_DIR_CHUNK * SIZEOF_FW_CFG_FILE
+    mov ecx, FW_CFG_DIR_FIRST_BYTES
     mov edi, TRANSFER_PADDR
     call ebp
     mov ebx, dword ptr [TRANSFER_PADDR]
@@ -21,9 +22,9 @@ e820_chunk:
 e820_file:
     dec ebx
     js e820_no_file
-    cmp dword ptr [esi + FW_CFG_FILE_NAME], E820_FILE_0
+    cmp dword ptr [esi + FW_CFG_FILE_NAME + 4], E820_FILE_4 # first: many begin with "etc/"
     jne e820_next_file
-    cmp dword ptr [esi + FW_CFG_FILE_NAME + 4], E820_FILE_4
+    cmp dword ptr [esi + FW_CFG_FILE_NAME], E820_FILE_0
     jne e820_next_file
     cmp byte ptr [esi + FW_CFG_FILE_NAME + 8], 0
     je e820_found
@@ -32,7 +33,7 @@ e820_next_file:
     dec ecx
     jnz e820_file
     mov eax, FW_CFG_READ_ON
-    mov ecx, FW_CFG_DIR_CHUNK * SIZEOF_FW_CFG_FILE
+    mov ecx, FW_CFG_DIR_NEXT_BYTES
     mov edi, TRANSFER_PADDR + FW_CFG_FILE_COUNT_BYTES
     call ebp
     jmp e820_chunk
@@ -46,11 +47,12 @@ e820_found:
     lea ebx, [ecx + E820_PADDR]         # where the host's entries will end
     movzx eax, word ptr [esi + FW_CFG_FILE_SELECT] # big-endian, as it goes into the control word
     or eax, FW_CFG_READ_SELECTED
+    mov ecx, dword ptr [esi + FW_CFG_FILE_SIZE]
     mov edi, E820_PADDR
     call ebp
 
-# First the RAM below the low copy of the ROM, and that copy. The host's RAM from 0 then begins behind it.
-    mov esi, offset rom_memmap_low
+# First the RAM below the hole in front of 1 MiB, and that hole. The host's RAM from 0 then begins behind it.
+    MACHINE esi, MACHINE_LOW
     mov edi, MEMMAP_PADDR
     mov ecx, 2 * SIZEOF_HVM_MEMMAP_ENTRY / 4
     rep movsd
@@ -66,8 +68,8 @@ e820_entry:
     inc edx
     cmp dword ptr [esi + E820_ENTRY_TYPE], MEMMAP_TYPE_RAM
     jne e820_bad_low
-    mov dword ptr [esi + E820_ENTRY_ADDR], LOW_ROM_END
-    sub dword ptr [esi + E820_ENTRY_SIZE], LOW_ROM_END
+    mov dword ptr [esi + E820_ENTRY_ADDR], LOW_HOLE_END
+    sub dword ptr [esi + E820_ENTRY_SIZE], LOW_HOLE_END
     sbb dword ptr [esi + E820_ENTRY_SIZE + 4], eax
     jc e820_bad_low
     mov eax, dword ptr [esi + E820_ENTRY_SIZE]
@@ -84,8 +86,8 @@ e820_next:
     jne e820_bad_count                  # the file ends within an entry
     dec edx
     jnz e820_bad_low
-    mov esi, offset rom_memmap_high
-    mov ecx, SIZEOF_HVM_MEMMAP_ENTRY / 4
+    MACHINE esi, MACHINE_HIGH
+    mov ecx, dword ptr [esi - 4]        # 32-bit words
     rep movsd
 
 # Sorted by walking up and, where two are the wrong way round, exchanging them and going one back. A map that is sorted
@@ -127,6 +129,11 @@ e820_empty:
     jmp e820_next
 
 e820_sorted:
+.if CHIPSET
+# Nothing may have come between the hole's ranges: behind them is the RAM from 1 MiB on.
+    cmp dword ptr [MEMMAP_PADDR + 2 * SIZEOF_HVM_MEMMAP_ENTRY + HVM_MEMMAP_ENTRY_ADDR], LOW_HOLE_END
+    jne e820_overlap
+.endif
     lea eax, [edi - MEMMAP_PADDR]
     xor edx, edx
     mov ecx, SIZEOF_HVM_MEMMAP_ENTRY

@@ -12,4 +12,4 @@ protected_mode:
     mov ss, eax
     mov esp, STACK_TOP
     cld
-    POST POST_PROTECTED_MODE
+    POST PROTECTED_MODE

@@ -6,7 +6,7 @@
 #
 # A DMA register that is there says so when it is read, so that one access tells it from a port where nobody answers.
 
-    POST POST_PARAMS
+    POST PARAMS
     mov dword ptr [FW_CFG_DMA_PADDR + FW_CFG_DMA_ADDRESS], 0 # all that is read lies below 4 GiB
     mov ebp, offset fw_cfg_read_dma
     mov edx, FW_CFG_DMA_PORT
@@ -14,9 +14,7 @@
     cmp eax, FW_CFG_DMA_SIGNATURE_VALUE
     je fw_cfg_found
     mov ebp, offset fw_cfg_read_pio
-    mov eax, FW_CFG_READ_SIGNATURE
-    mov edi, FW_CFG_WORD_PADDR
-    call fw_cfg_read_word
+    FW_CFG_NUMBER SIGNATURE, FW_CFG_WORD_PADDR
     cmp dword ptr [edi], FW_CFG_SIGNATURE_VALUE
     jne no_fw_cfg
 fw_cfg_found:

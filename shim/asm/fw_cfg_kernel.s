@@ -1,23 +1,17 @@
-# What to boot, as fw_cfg tells it: entry, command line, initrd. QEMU has put the kernel itself into RAM.
+# What to boot, as fw_cfg tells it: entry, command line, initrd. QEMU has put a PVH kernel itself into RAM.
 #
 # In:       ebp = fw_cfg reader, ebx = entries of the memory map
 # Out:      the entry at ENTRY_POINTER; the initrd in place; esi = command line (0: none), edx = modules; ebx as it was
 # Clobbers: eax, ecx, edi
 
-    POST POST_MODULES
-    mov eax, FW_CFG_READ_KERNEL_ENTRY
-    mov edi, ENTRY_POINTER
-    call fw_cfg_read_word
-    mov eax, FW_CFG_READ_KERNEL_ADDR
-    mov edi, KERNEL_ADDR_PADDR
-    call fw_cfg_read_word
-    mov eax, FW_CFG_READ_KERNEL_SIZE
-    mov edi, KERNEL_SIZE_PADDR
-    call fw_cfg_read_word
+    POST MODULES
+    FW_CFG_NUMBER KERNEL_ENTRY, ENTRY_POINTER
+    FW_CFG_NUMBER KERNEL_ADDR, KERNEL_ADDR_PADDR
+    FW_CFG_NUMBER KERNEL_SIZE, KERNEL_SIZE_PADDR
 
 # QEMU loads a kernel wherever it is linked, be there RAM or not, or this firmware's data.
     cmp dword ptr [ENTRY_POINTER], 0
-    je kernel_missing
+    je bzimage
     mov eax, dword ptr [KERNEL_ADDR_PADDR]
     mov ecx, dword ptr [KERNEL_SIZE_PADDR]
     cmp eax, FIRMWARE_END
@@ -29,16 +23,16 @@
     jb kernel_bad_entry
     cmp edx, ecx
     ja kernel_bad_entry
+kernel_loaded:
 
-    mov eax, FW_CFG_READ_CMDLINE_SIZE
-    mov edi, FW_CFG_WORD_PADDR
-    call fw_cfg_read_word
+    FW_CFG_NUMBER CMDLINE_SIZE, FW_CFG_WORD_PADDR
     mov esi, dword ptr [edi]            # bytes, with the terminator
     test esi, esi
     jz cmdline_done
     cmp esi, CMDLINE_MAX
     ja cmdline_too_long
     mov ecx, esi
+    bswap ecx
     mov eax, FW_CFG_READ_CMDLINE_DATA
     mov edi, STRINGS_PADDR
     call ebp
@@ -47,21 +41,17 @@
     mov esi, edi
 cmdline_done:
 
-    mov eax, FW_CFG_READ_INITRD_SIZE
-    mov edi, MODLIST_PADDR + HVM_MODLIST_ENTRY_SIZE
-    call fw_cfg_read_word
+    FW_CFG_NUMBER INITRD_SIZE, MODLIST_PADDR + HVM_MODLIST_ENTRY_SIZE
     xor edx, edx                        # modules
     cmp dword ptr [edi], edx
     je initrd_done
-    mov eax, FW_CFG_READ_INITRD_ADDR
-    mov edi, MODLIST_PADDR + HVM_MODLIST_ENTRY_PADDR
-    call fw_cfg_read_word
+    FW_CFG_NUMBER INITRD_ADDR, MODLIST_PADDR + HVM_MODLIST_ENTRY_PADDR
 
 # It must lie in RAM, above the low ROM, where nothing of ours is, and beside the kernel: QEMU puts it where RAM ends, whatever
 # the kernel needs.
     mov eax, dword ptr [MODLIST_PADDR + HVM_MODLIST_ENTRY_PADDR]
     mov ecx, dword ptr [MODLIST_PADDR + HVM_MODLIST_ENTRY_SIZE]
-    cmp eax, LOW_ROM_END
+    cmp eax, LOW_HOLE_END
     jb initrd_bad_place
     call ram_range
     jc initrd_bad_place
@@ -76,6 +66,7 @@ initrd_free:
     mov edi, eax
     mov eax, FW_CFG_READ_INITRD_DATA
     mov ecx, dword ptr [MODLIST_PADDR + HVM_MODLIST_ENTRY_SIZE]
+    bswap ecx
     call ebp
     mov edi, MODLIST_PADDR
     xor eax, eax                        # the upper halves, no command line, reserved

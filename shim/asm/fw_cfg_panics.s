@@ -20,6 +20,10 @@ e820_overlap:
     PANIC E820_OVERLAP
 kernel_missing:
     PANIC NO_KERNEL
+kernel_old:
+    PANIC BOOT_PROTOCOL
+setup_data_bad:
+    PANIC SETUP_DATA
 kernel_bad_place:
     PANIC KERNEL_RAM
 kernel_bad_entry:

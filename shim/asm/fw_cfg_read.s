@@ -1,25 +1,17 @@
 # Reading fw_cfg: the routines that the phases call, by ebp or by name. Each says below where it differs.
 #
-# In:       eax = FW_CFG_READ_*, the control word as the descriptor has it, big-endian; ecx = bytes, edi = where to put them
+# In:       eax = FW_CFG_READ_*, the control word, and ecx = bytes, both as the descriptor has them, big-endian; edi = where to
+#           put them
 # Out:      the bytes in place, edi as it was: zeros beyond the end of an item, and for an item that is not there
 # Clobbers: eax, ecx, edx
-
-# A number of 32 bits.
-#
-# In:       eax = FW_CFG_READ_*, edi = where to put it, ebp = fw_cfg_read_dma or fw_cfg_read_pio
-# Clobbers: eax, ecx, edx
-fw_cfg_read_word:
-    mov ecx, 4
-    jmp ebp
 
 # By DMA: one write starts the transfer, and QEMU has done it when the write returns. The selection of the item travels in
 # the descriptor.
 #
-# In:       eax = FW_CFG_READ_*, ecx = bytes, edi = where to put them
+# In:       eax, ecx, edi as above
 # Clobbers: eax, ecx, edx
 fw_cfg_read_dma:
     mov dword ptr [FW_CFG_DMA_PADDR + FW_CFG_DMA_CONTROL], eax
-    bswap ecx                           # the descriptor is big-endian
     mov dword ptr [FW_CFG_DMA_PADDR + FW_CFG_DMA_LENGTH], ecx
     mov eax, edi
     bswap eax
@@ -50,10 +42,11 @@ fw_cfg_dma_wait:
 
 # By port, where there is no DMA: a byte at a time.
 #
-# In:       eax = FW_CFG_READ_*, ecx = bytes, edi = where to put them
+# In:       eax, ecx, edi as above
 # Clobbers: eax, ecx, edx
 fw_cfg_read_pio:
     bswap eax
+    bswap ecx
     test al, FW_CFG_DMA_CTL_SELECT
     jz 1f                               # on with the item that is being read
     shr eax, FW_CFG_DMA_CTL_KEY_SHIFT

@@ -6,7 +6,7 @@
 #
 # CR4 and EFLAGS (but for the arithmetic flags) are still those of the reset, and right.
 
-    POST POST_HANDOFF
+    POST HANDOFF
     mov esi, offset rom_gdt             # ltr sets the busy bit of the TSS descriptor: it must lie in RAM
     mov edi, GDT_PADDR
     mov ecx, GDT_SIZE / 4
@@ -25,6 +25,16 @@
     wrmsr
 handoff_mtrr_done:
 
+.if MARKS
+    mov al, MARK_LINUX_PVH
+.if FROM_FW_CFG
+    cmp dword ptr [ENTRY_POINTER], offset linux_handoff
+    jne handoff_mark
+    mov al, MARK_LINUX_FW_CFG
+handoff_mark:
+.endif
+    out MARK_LINUX_PORT, al
+.endif
     mov ebx, START_INFO_PADDR
 handoff:
     jmp dword ptr [ENTRY_POINTER]

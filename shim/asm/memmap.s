@@ -4,7 +4,7 @@
 # Out:      the memory map at MEMMAP_PADDR, esi behind the last e820 entry
 # Clobbers: eax, ecx, edx, edi
 
-    POST POST_MEMMAP
+    POST MEMMAP
     xor eax, eax                        # what a map entry's reserved field holds
     mov edi, MEMMAP_PADDR
     mov edx, dword ptr [ebp + PARAMS_HEADER_E820_ENTRIES]

@@ -4,7 +4,7 @@
 # Out:      both in place; esi = the kernel's command line (0: none), edx = modules, ebx = entries of the memory map
 # Clobbers: eax, ecx, edi
 
-    POST POST_MODULES
+    POST MODULES
     mov edx, dword ptr [ebp + PARAMS_HEADER_MODULES]
     mov ebx, dword ptr [ebp + PARAMS_HEADER_STRINGS_SIZE]
     mov edi, MODLIST_PADDR

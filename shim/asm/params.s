@@ -7,7 +7,7 @@
 # Every count is bounded before it is multiplied, so that no sum can wrap, and the parts must add up to the size:
 # from here on the block can be walked without another look at its end.
 
-    POST POST_PARAMS
+    POST PARAMS
     mov ebp, PARAMS_PADDR
     cmp dword ptr [ebp + PARAMS_HEADER_MAGIC], PARAMS_MAGIC
     jne params_no_magic

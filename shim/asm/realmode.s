@@ -10,6 +10,10 @@
 
 .code16
 real_mode:
+.if MARKS
+    mov al, MARK_FIRMWARE_START
+    out MARK_FIRMWARE_PORT, al
+.endif
     lgdtd cs:[rom_gdtr - RESET_CS_BASE] # the 32-bit form: the base has more than 24 bits
     mov eax, CR0_PE
     mov cr0, eax                        # protected mode; CS keeps its old hidden part...

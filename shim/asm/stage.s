@@ -4,5 +4,5 @@
 # Out:      as it was, but for what the stage declares
 # Clobbers: what the stage declares
 
-    POST POST_STAGE
+    POST STAGE
     call stage_before_handoff

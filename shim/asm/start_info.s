@@ -4,7 +4,7 @@
 # Out:      start_info at START_INFO_PADDR
 # Clobbers: eax, edi
 
-    POST POST_START_INFO
+    POST START_INFO
     mov edi, START_INFO_PADDR
     xor eax, eax                        # "not present", and every upper half
     mov dword ptr [edi + HVM_START_INFO_MAGIC], XEN_HVM_START_MAGIC_VALUE

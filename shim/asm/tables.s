@@ -3,9 +3,9 @@
 .balign 8, 0
 rom_gdt:
     .quad 0
+    .quad DESC_TSS
     .quad DESC_CODE32
     .quad DESC_DATA32
-    .quad DESC_TSS
 rom_gdtr:
     .word GDT_SIZE - 1                  # the limit is the last byte
     .long rom_gdt
