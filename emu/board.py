@@ -8,12 +8,15 @@ from pvhboot.loader.fw_cfg import fw_cfg_items as plan_items
 from pvhboot.loader.image import SizedSource
 from pvhboot.loader.memory import GuestMemory
 from pvhboot.loader.plan import BootPlan
+from pvhboot.loader.recording import Recording, default_recording
 from pvhboot.shim.abi import devices as ports
 from pvhboot.shim.abi import fw_cfg
+from pvhboot.shim.abi.acpi_loader import LOADER_FILE
 from pvhboot.shim.abi.firmware import DEBUGCON_PORT, FW_CFG, POST_PORT
-from pvhboot.shim.machines import rom_span
+from pvhboot.shim.machines import ram_spans, rom_span
 
 from .bus import Access, Bus
+from .chipset import add_chipset
 from .devices.cmos import Cmos
 from .devices.debug_console import DebugConsole
 from .devices.debug_exit import DebugExit
@@ -51,9 +54,11 @@ class Board:
         *,
         clock: datetime = POWER_ON_TIME,
         fw_cfg_items: Mapping[int, SizedSource] | None = None,
+        recording: Recording | None = None,
         on_console: Callable[[bytes], None] | None = None,
     ) -> None:
-        """`memory`, if there is one, has the plan placed already; `fw_cfg_items` replace those that the plan gives."""
+        """`memory`, if there is one, has the plan placed already; `fw_cfg_items` replace those of the plan and of `recording`,
+        which takes the place of the machine's default."""
         self.plan = plan
         self.entry = plan.entry
         self.console = bytearray()
@@ -63,6 +68,7 @@ class Board:
         self._bus: Bus | None = None
         self._clock = clock
         self._fw_cfg_items = fw_cfg_items
+        self._recording = recording
         self._request: StopRequest | None = None
         self._console_text = b""
         self._on_console = on_console
@@ -70,8 +76,9 @@ class Board:
 
     @property
     def is_stock(self) -> bool:
-        """Nobody has given it memory, items or a clock, or has looked at its memory or its bus: it is as the plan says."""
-        changed = self._memory, self._bus, self._fw_cfg_items
+        """Nobody has given it memory, items, a recording or a clock, or has looked at its memory or its bus: it is as the plan
+        says."""
+        changed = self._memory, self._bus, self._fw_cfg_items, self._recording
         return self._clock == POWER_ON_TIME and all(part is None for part in changed)
 
     @property
@@ -80,6 +87,18 @@ class Board:
         if self._memory is None:
             self._memory = self.plan.memory()
         return self._memory
+
+    @property
+    def recording(self) -> Recording:
+        """What the machine tells its firmware; only of one that has fw_cfg."""
+        if self._recording is None:
+            self._recording = default_recording(self.plan.spec)
+        return self._recording
+
+    @property
+    def host_acpi(self) -> bool:
+        """fw_cfg is known to have ACPI tables."""
+        return self.plan.spec.acpi and self._fw_cfg_items is None and LOADER_FILE in self.recording.files
 
     @property
     def bus(self) -> Bus:
@@ -96,7 +115,8 @@ class Board:
         bus.claim_ports(ports.COM1_PORT, ports.UART_SIZE, "serial", Serial16550(self.print_byte))
         bus.claim_ports(DEBUGCON_PORT, 1, "debugcon", DebugConsole(self.debug_console))
         bus.claim_ports(POST_PORT, 1, "post", PostPort(self.post_codes))
-        bus.claim_ports(ports.CMOS_PORT, 2, "cmos", Cmos(plan.ram_size, plan.spec.low_ram_max, self._clock))
+        low_ram = ram_spans(plan.spec, plan.ram_size)[0].size
+        bus.claim_ports(ports.CMOS_PORT, 2, "cmos", Cmos(plan.ram_size, low_ram, self._clock))
         if plan.spec.reset_ports:
             controller = I8042(self._reset)
             bus.claim_ports(ports.I8042_DATA_PORT, 1, "i8042", controller)
@@ -104,11 +124,13 @@ class Board:
             bus.claim_ports(ports.PORT_92, 1, "port92", FastReset(self._reset))
         bus.claim_ports(ports.DEBUG_EXIT_PORT, ports.DEBUG_EXIT_SIZE, "debug-exit", DebugExit(self._exit), width=4)
         if plan.spec.source == FW_CFG:
-            items = self._fw_cfg_items if self._fw_cfg_items is not None else plan_items(plan)
+            items = self._fw_cfg_items if self._fw_cfg_items is not None else plan_items(plan, self.recording)
             device = FwCfg(items, self.memory, dma=plan.dma)
             bus.claim_ports(fw_cfg.FW_CFG_PORT, fw_cfg.FW_CFG_PORTS, "fw_cfg", device, width=2)
             if device.dma_ports is not None:
                 bus.claim_ports(fw_cfg.FW_CFG_DMA_PORT, fw_cfg.FW_CFG_DMA_PORTS, "fw_cfg-dma", device.dma_ports, width=8)
+        if plan.spec.chipset is not None:
+            add_chipset(bus, plan.spec.chipset, self.memory, self.recording.functions)
         return bus
 
     def stop_at_console_text(self, text: str) -> None:

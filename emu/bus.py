@@ -1,11 +1,13 @@
 """Who answers an access to a port or to memory that is no RAM, and the record of all of them."""
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Final, NamedTuple, Protocol
 
 from pvhboot.shim.errors import BootError
 
 LOG_LIMIT: Final = 1_000_000  # records; a run that makes more goes on, only the counts do too
+_MEMORY_WIDTH: Final = 8  # bytes: no CPU's access is wider
 
 
 class Device(Protocol):
@@ -36,6 +38,17 @@ class _Claim(NamedTuple):
     width: int
 
 
+def _holder(claims: Iterable[_Claim], address: int) -> _Claim | None:
+    return next((claim for claim in claims if claim.start <= address < claim.end), None)
+
+
+def _move(windows: dict[str, _Claim], name: str, device: Device, width: int, window: tuple[int, int] | None) -> None:
+    windows.pop(name, None)
+    if window is not None:
+        start, size = window
+        windows[name] = _Claim(start, start + size, name, device, width)
+
+
 class Bus:
     """Port and memory-mapped devices. `unclaimed` is the machine's policy (see MachineSpec)."""
 
@@ -46,6 +59,8 @@ class Bus:
         self._stops = unclaimed == "stop"
         self._ports: dict[int, _Claim] = {}
         self._memory: list[_Claim] = []
+        self._port_windows: dict[str, _Claim] = {}
+        self._memory_windows: dict[str, _Claim] = {}
 
     def claim_ports(self, start: int, count: int, name: str, device: Device, width: int = 1) -> None:
         """Gives `count` ports to a device; an access wider than `width` bytes is split, as on an ISA bus."""
@@ -60,7 +75,16 @@ class Bus:
         for other in self._memory:
             if start < other.end and other.start < start + size:
                 raise BootError(f"{name} at {start:#x} overlaps {other.name}")
-        self._memory.append(_Claim(start, start + size, name, device, 8))
+        self._memory.append(_Claim(start, start + size, name, device, _MEMORY_WIDTH))
+
+    def move_ports(self, name: str, device: Device, width: int, window: tuple[int, int] | None) -> None:
+        """Gives a device the ports (first, number) in place of those that it had before by this name; None: none. What is
+        claimed goes before."""
+        _move(self._port_windows, name, device, width, window)
+
+    def move_memory(self, name: str, device: Device, window: tuple[int, int] | None) -> None:
+        """The same with physical addresses (first, number of bytes). RAM and ROM go before, and what is claimed."""
+        _move(self._memory_windows, name, device, _MEMORY_WIDTH, window)
 
     def port_read(self, port: int, size: int) -> int:
         """`in` of `size` bytes."""
@@ -90,10 +114,13 @@ class Bus:
         return self.counts.total()
 
     def _claim(self, paddr: int) -> _Claim | None:
-        return next((claim for claim in self._memory if claim.start <= paddr < claim.end), None)
+        return _holder([*self._memory, *self._memory_windows.values()], paddr)
+
+    def _port_claim(self, port: int) -> _Claim | None:
+        return self._ports.get(port) or _holder(self._port_windows.values(), port)
 
     def _port_read(self, port: int, size: int) -> tuple[int, str]:
-        claim = self._ports.get(port)
+        claim = self._port_claim(port)
         if size > (claim.width if claim else 1):
             parts = [self._port_read(port + at, 1) for at in range(size)]
             return sum(value << 8 * at for at, (value, _) in enumerate(parts)), parts[0][1]
@@ -102,7 +129,7 @@ class Bus:
         return claim.device.read(port - claim.start, size), claim.name
 
     def _port_write(self, port: int, size: int, value: int) -> str:
-        claim = self._ports.get(port)
+        claim = self._port_claim(port)
         if size > (claim.width if claim else 1):
             names = [self._port_write(port + at, 1, value >> 8 * at & 0xFF) for at in range(size)]
             return names[0]

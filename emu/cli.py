@@ -6,11 +6,13 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 
+from pvhboot.loader.sizes import DEFAULT_MEMORY
+from pvhboot.shim.abi.firmware import FW_CFG
 from pvhboot.shim.errors import BootError
-from pvhboot.shim.machines import MACHINES
+from pvhboot.shim.machines import FIRMWARES, MACHINES
 from pvhboot.shim.stage import SLOTS
 from pvhboot.shim.version import VERSION
 
@@ -61,11 +63,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_build(commands.add_parser("build", help="write a firmware image"))
     _add_plan(commands.add_parser("plan", help="show where a boot would put everything"))
     _add_inspect(commands.add_parser("inspect", help="say what a file is and whether it can be PVH-booted"))
+    _add_record(commands.add_parser("record", help="write down what a QEMU machine tells its firmware"))
     _add_guests(commands.add_parser("guests", help="write the conformance guests"))
     return parser
 
 
-def _add_what_to_boot(parser: argparse.ArgumentParser) -> None:
+def _add_what_to_boot(parser: argparse.ArgumentParser, machines: Iterable[str] = MACHINES) -> None:
     parser.add_argument("--initrd", metavar="FILE", help="the first module")
     parser.add_argument(
         "--module",
@@ -76,9 +79,9 @@ def _add_what_to_boot(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--append", metavar="CMDLINE", help="the kernel's command line")
     parser.add_argument(
-        "--memory", metavar="SIZE", default="512M", help="RAM, e.g. 96M or 5G; a plain number is MiB (default: %(default)s)"
+        "--memory", metavar="SIZE", help=f"RAM, e.g. 96M or 5G; a plain number is MiB (default: {DEFAULT_MEMORY})"
     )
-    parser.add_argument("--machine", choices=tuple(MACHINES), default="bare", help="default: %(default)s")
+    parser.add_argument("--machine", choices=tuple(machines), default="bare", help="default: %(default)s")
 
 
 def _add_boot(parser: argparse.ArgumentParser) -> None:
@@ -95,6 +98,9 @@ def _add_boot(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-dma", action="store_true", help=_NO_DMA)
     parser.add_argument("--firmware", metavar="FILE", help="a ROM image to run instead of pvhboot's own")
+    parser.add_argument(
+        "--recording", metavar="FILE", help="what `pvhboot record` wrote: ACPI tables and PCI of another machine (unicorn, kvm)"
+    )
     parser.add_argument(
         "--until",
         metavar="WHERE",
@@ -122,7 +128,12 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the ROM image to write")
     parser.add_argument("--size", metavar="SIZE", default="64K", help="of the ROM, a multiple of 64K (default: %(default)s)")
-    parser.add_argument("--verbose", action="store_true", help="POST codes at each phase; each costs an exit")
+    parser.add_argument(
+        "--verbose", action="store_true", help="tell each phase on the POST port and the debug console; each byte costs an exit"
+    )
+    parser.add_argument(
+        "--marks", action="store_true", help="mark start and handoff on ports 0xf5 and 0xf4, for scripts that measure it"
+    )
     parser.add_argument(
         "--stage", metavar="SLOT=FILE", action="append", default=[], help=f"insert assembly at a slot: {', '.join(SLOTS)}"
     )
@@ -130,7 +141,7 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--listing", metavar="FILE", help="also write a listing: address, bytes, source line")
     parser.add_argument("--manifest", metavar="FILE", help="also write a JSON manifest")
     parser.add_argument("--kernel", metavar="KERNEL", help="bake a boot of this kernel into the ROM's parameter block")
-    _add_what_to_boot(parser)
+    _add_what_to_boot(parser, FIRMWARES)
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
@@ -142,6 +153,17 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def _add_record(parser: argparse.ArgumentParser) -> None:
+    machines = [name for name, spec in MACHINES.items() if spec.source == FW_CFG]
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the recording to write")
+    parser.add_argument("--machine", choices=machines, required=True)
+    parser.add_argument("--smp", metavar="N", type=int, default=1, help="CPUs (default: %(default)s)")
+    parser.add_argument("--memory", metavar="SIZE", default=DEFAULT_MEMORY, help="RAM (default: %(default)s)")
+    parser.add_argument(
+        "--qemu-arg", metavar="ARG", action="append", default=[], help="a further argument for QEMU; can be repeated"
+    )
 
 
 def _add_guests(parser: argparse.ArgumentParser) -> None:

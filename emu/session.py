@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from pvhboot.loader.plan import BootPlan
+from pvhboot.loader.recording import Recording
 from pvhboot.shim.blob import Blob
 from pvhboot.shim.errors import BootError
 
@@ -76,9 +77,11 @@ def boot(
     until: Until,
     limits: Limits,
     on_console: Callable[[bytes], None] | None = None,
+    recording: Recording | None = None,
 ) -> Outcome:
-    """Boots the plan. `on_console` gets what COM1 prints as it comes. Raises BootError for what host or files lack."""
-    board = Board(plan, on_console=on_console)
+    """Boots the plan. `on_console` gets what COM1 prints as it comes; `recording` takes the place of the machine's own (not for
+    the engine qemu). Raises BootError for what host or files lack."""
+    board = Board(plan, on_console=on_console, recording=recording)
     seen: list[tuple[Handoff, Tables, tuple[Finding, ...]]] = []
 
     def on_handoff(handoff: Handoff) -> None:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from pvhboot.loader.plan import BootPlan
 from pvhboot.shim.abi import pvh
-from pvhboot.shim.machines import Span, low_rom_span
+from pvhboot.shim.machines import MIB, Span, low_rom_span
 
 from .handoff import Handoff
 from .tables import Tables
@@ -35,6 +35,8 @@ class Subject(NamedTuple):
         firmware puts them is its own business."""
         whole: list[tuple[int, int, int]] = []
         for entry in self.tables.memmap:
+            if self.plan.spec.chipset is not None and entry.type == pvh.MEMMAP_TYPE_ACPI and entry.addr < MIB:
+                continue  # a PC's upper memory, which is no RAM of the plan's
             kind = pvh.MEMMAP_TYPE_RAM if self.plan.spec.acpi and entry.type == pvh.MEMMAP_TYPE_ACPI else entry.type
             if (
                 whole

@@ -1,7 +1,7 @@
-"""What QEMU's fw_cfg holds on a `microvm` that boots a plan, as far as firmware looks at it.
+"""What QEMU's fw_cfg holds on a machine that boots a plan: the plan's own items, and what a recording has of the machine.
 
 Source: QEMU hw/i386/microvm.c, hw/i386/x86.c (x86_load_linux), hw/i386/multiboot.c, hw/nvram/fw_cfg.c; compared with a
-running QEMU by tests/emu/test_fw_cfg_live.py. Not there: bootorder, bios-geometry, etc/boot-fail-wait, etc/fdt, option ROMs.
+running QEMU by tests/emu/test_fw_cfg_live.py. Not there: bootorder, etc/fdt, option ROMs.
 """
 
 from collections.abc import Mapping
@@ -15,10 +15,37 @@ from pvhboot.shim.machines import ram_spans
 
 from .image import BytesImage, SizedSource
 from .plan import BootPlan
+from .recording import RecordedFile, Recording, default_recording
 
 # Of the kernel file that QEMU hands over. It keeps a pointer to a buffer on its stack (x86_load_linux), so what a guest reads
 # there is up to chance; here it is what was meant.
 _HEADER_BYTES: Final = 8192
+
+
+class FileContents:
+    """A recorded file as it is during one boot: a guest may write to it, if it is `writeable`. `size` in bytes."""
+
+    def __init__(self, file: RecordedFile) -> None:
+        self.size = file.size
+        self.writeable = file.writeable
+        self._data = bytearray(file.data)
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fills the whole buffer; BootError if there are fewer bytes."""
+        self._require(offset, len(buffer))
+        there = self._data[offset : offset + len(buffer)]
+        buffer[: len(there)] = there
+        buffer[len(there) :] = bytes(len(buffer) - len(there))
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Stores within the file; BootError if it ends before."""
+        self._require(offset, len(data))
+        self._data.extend(bytes(max(0, offset + len(data) - len(self._data))))
+        self._data[offset : offset + len(data)] = data
+
+    def _require(self, offset: int, size: int) -> None:
+        if offset + size > self.size:
+            raise BootError(f"no bytes at {offset:#x}-{offset + size:#x}: the file ends at {self.size:#x}")
 
 
 def host_e820(plan: BootPlan) -> list[E820Entry]:
@@ -27,11 +54,13 @@ def host_e820(plan: BootPlan) -> list[E820Entry]:
     return [*plan.host_reserved, *(E820Entry(span.start, span.size, MEMMAP_TYPE_RAM) for span in ram)]
 
 
-def fw_cfg_items(plan: BootPlan) -> Mapping[int, SizedSource]:
+def fw_cfg_items(plan: BootPlan, recording: Recording | None = None) -> Mapping[int, SizedSource]:
     """Every item by its key, the directory included. Numbers are little-endian, as on a PC; the directory is big-endian.
+    Without a recording, it is the machine's default.
 
     The kernel and the modules of the plan must still be open when an item is read.
     """
+    machine = default_recording(plan.spec) if recording is None else recording
 
     def number(value: int, size: int = 4) -> SizedSource:
         return BytesImage(value.to_bytes(size, "little"))
@@ -41,13 +70,11 @@ def fw_cfg_items(plan: BootPlan) -> Mapping[int, SizedSource]:
     kernel.read_into(0, memoryview(header)[: min(_HEADER_BYTES, kernel.image_size)])
     start, end = kernel.segments[0].paddr, max(segment.end for segment in kernel.segments)
     cmdline = (plan.cmdline or b"") + b"\0"
-    items: dict[int, SizedSource] = {
+    items: dict[int, SizedSource] = {key: BytesImage(data) for key, data in machine.items.items()}
+    items |= {
         fw_cfg.FW_CFG_SIGNATURE: BytesImage(fw_cfg.FW_CFG_SIGNATURE_DATA),
         fw_cfg.FW_CFG_ID: number(fw_cfg.FW_CFG_VERSION | (fw_cfg.FW_CFG_VERSION_DMA if plan.dma else 0)),
         fw_cfg.FW_CFG_RAM_SIZE: number(plan.ram_size, 8),
-        fw_cfg.FW_CFG_NB_CPUS: number(1, 2),
-        fw_cfg.FW_CFG_MAX_CPUS: number(1, 2),
-        fw_cfg.FW_CFG_IRQ0_OVERRIDE: number(1),
         fw_cfg.FW_CFG_KERNEL_ADDR: number(start & 0xFFFFFFFF),
         fw_cfg.FW_CFG_KERNEL_SIZE: number(end - start & 0xFFFFFFFF),
         fw_cfg.FW_CFG_KERNEL_ENTRY: number(plan.entry),
@@ -62,7 +89,8 @@ def fw_cfg_items(plan: BootPlan) -> Mapping[int, SizedSource]:
             fw_cfg.FW_CFG_INITRD_SIZE: number(module.payload.size),
             fw_cfg.FW_CFG_INITRD_DATA: module.payload,
         }
-    files = {fw_cfg.E820_FILE: BytesImage(b"".join(map(E820_ENTRY.pack, host_e820(plan))))}
+    files: dict[bytes, SizedSource] = {name: FileContents(file) for name, file in machine.files.items()}
+    files[fw_cfg.E820_FILE] = BytesImage(b"".join(map(E820_ENTRY.pack, host_e820(plan))))
     return items | with_directory(files)
 
 

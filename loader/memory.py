@@ -28,15 +28,40 @@ class Region(NamedTuple):
     host: int
     readonly: bool
 
+    def cut(self, start: int, end: int) -> "Region":
+        """The part of it in [start, end), physical addresses within its span."""
+        skipped = start - self.span.start
+        span = self.span._replace(start=start, end=end)
+        return self._replace(span=span, offset=self.offset + skipped, host=self.host + skipped)
+
+
+class ShadowPart(NamedTuple):
+    """A part of the shadow RAM that can be seen, in [start, end); `readonly`: the CPU's stores to it are dropped."""
+
+    start: int
+    end: int
+    readonly: bool
+
 
 class GuestMemory:
     """RAM spans and a ROM that ends at 4 GiB, anonymous memory of this process. Pages never touched are never committed.
 
-    `listeners` are told (physical address, bytes) of what a device has written while the guest runs.
+    `regions` are what the guest sees now, sorted by address. `listeners` are told (physical address, bytes) of what a device
+    has written while the guest runs, `map_listeners` that `regions` has changed.
     """
 
-    def __init__(self, ram: Sequence[Span], rom: bytes, *, low_rom: Span | None = None, rom_writable: bool = False) -> None:
+    def __init__(
+        self,
+        ram: Sequence[Span],
+        rom: bytes,
+        *,
+        low_rom: Span | None = None,
+        rom_writable: bool = False,
+        blank_rom: Span | None = None,
+        shadow: Span | None = None,
+    ) -> None:
         """`low_rom` is where the end of the ROM lies a second time. A ROM that is not `rom_writable` refuses stores.
+        `blank_rom` is a ROM of zeros. `shadow` is RAM that nobody sees until `show_shadow` says so.
 
         Raises BootError if the host has no room for it, or the ROM is no multiple of 4 KiB.
         """
@@ -48,8 +73,13 @@ class GuestMemory:
         if low_rom is not None:
             offset = len(rom) - low_rom.size
             regions.append(high._replace(span=low_rom, offset=offset, host=high.host + offset))
-        self.regions = tuple(regions)
+        if blank_rom is not None:
+            regions.append(self._map(blank_rom, True))
+        self._below = _sorted(regions)
+        self._shadow = None if shadow is None else self._map(shadow, False)
+        self.regions = self._below
         self.listeners: list[Callable[[int, int], None]] = []
+        self.map_listeners: list[Callable[[], None]] = []
 
     @staticmethod
     def _map(span: Span, readonly: bool) -> Region:
@@ -62,6 +92,16 @@ class GuestMemory:
             ) from None
         return Region(span, buffer, 0, ctypes.addressof(ctypes.c_char.from_buffer(buffer)), readonly)
 
+    def show_shadow(self, parts: Sequence[ShadowPart]) -> None:
+        """The shadow RAM is seen at these disjoint parts of it and nowhere else, in place of what else lies there."""
+        assert self._shadow is not None
+        shown = [self._shadow.cut(start, end)._replace(readonly=readonly) for start, end, readonly in parts]
+        regions = _sorted([*(piece for region in self._below for piece in _beside(region, parts)), *shown])
+        if regions != self.regions:
+            self.regions = regions
+            for listener in self.map_listeners:
+                listener()
+
     def region(self, paddr: int, size: int) -> Region:
         """The region that holds all of [paddr, paddr + size); NoMemoryError if none does."""
         for region in self.regions:
@@ -70,15 +110,25 @@ class GuestMemory:
         raise NoMemoryError(f"no memory at {paddr:#x}-{paddr + size:#x}")
 
     def read(self, paddr: int, size: int) -> bytes:
-        """`size` bytes at a physical address; NoMemoryError where there is none."""
-        region = self.region(paddr, size)
-        at = region.offset + paddr - region.span.start
-        return region.buffer[at : at + size]
+        """`size` bytes at a physical address, of as many regions as they lie in; NoMemoryError where there is none."""
+        parts = []
+        at, end = paddr, paddr + size
+        for region in self.regions:
+            if region.span.start <= at < region.span.end:
+                offset, count = region.offset + at - region.span.start, min(end, region.span.end) - at
+                parts.append(region.buffer[offset : offset + count])
+                at += count
+                if at == end:
+                    return b"".join(parts)
+        if not size:
+            return b""
+        raise NoMemoryError(f"no memory at {paddr:#x}-{paddr + size:#x}")
 
     def view(self, paddr: int, size: int) -> memoryview:
-        """A writable view of `size` bytes of RAM; BootError for a ROM, NoMemoryError where there is none."""
+        """A writable view of `size` bytes of RAM; BootError for a ROM, NoMemoryError where there is none. That shadow RAM is
+        read-only is so for the CPU alone, as in QEMU."""
         region = self.region(paddr, size)
-        if region.readonly:
+        if region.readonly and not (self._shadow is not None and region.buffer is self._shadow.buffer):
             raise BootError(f"{paddr:#x} lies in the ROM")
         at = region.offset + paddr - region.span.start
         return memoryview(region.buffer)[at : at + size]
@@ -89,3 +139,19 @@ class GuestMemory:
         yield self.view(paddr, size)
         for listener in self.listeners:
             listener(paddr, size)
+
+
+def _sorted(regions: Sequence[Region]) -> tuple[Region, ...]:
+    return tuple(sorted(regions, key=lambda region: region.span.start))
+
+
+def _beside(region: Region, parts: Sequence[ShadowPart]) -> Iterator[Region]:
+    """What is left of a region beside the parts."""
+    at = region.span.start
+    for start, end, _ in sorted(parts):
+        if start < region.span.end and at < end:
+            if at < start:
+                yield region.cut(at, start)
+            at = end
+    if at < region.span.end:
+        yield region.cut(at, region.span.end)

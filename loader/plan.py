@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from pvhboot.shim.abi import pvh
 from pvhboot.shim.abi.e820 import E820Entry
 from pvhboot.shim.abi.firmware import FW_CFG, PARAMS, ROM_MARK
+from pvhboot.shim.abi.pam import OPTION_ROMS_END, SHADOW_END, SHADOW_START
 from pvhboot.shim.abi.x86 import ADDRESS_4G, PAGE_SIZE
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import (
@@ -17,8 +18,10 @@ from pvhboot.shim.machines import (
     MachineSpec,
     Span,
     firmware_end,
+    low_hole,
     low_rom_span,
     ram_spans,
+    reserved_spans,
     rom_span,
     visible_ram,
 )
@@ -84,8 +87,15 @@ class BootPlan(NamedTuple):
 
     def memory(self) -> GuestMemory:
         """A GuestMemory of the planned size with everything placed."""
-        low_rom = low_rom_span(self.spec, len(self.rom))
-        memory = GuestMemory(self.ram, self.rom, low_rom=low_rom, rom_writable=self.spec.rom_writable)
+        has_pam = self.spec.chipset is not None
+        memory = GuestMemory(
+            self.ram,
+            self.rom,
+            low_rom=low_rom_span(self.spec, len(self.rom)),
+            rom_writable=self.spec.rom_writable,
+            blank_rom=Span("option ROMs", SHADOW_START, OPTION_ROMS_END) if has_pam else None,
+            shadow=Span("shadow RAM", SHADOW_START, SHADOW_END) if has_pam else None,
+        )
         self.place(memory)
         return memory
 
@@ -170,11 +180,13 @@ def make_plan(
     source = PARAMS if has_block else spec.source
     # Of a firmware that pvhboot has built it is known what memory it uses, and what it tells the guest.
     known = has_block or (source == FW_CFG and firmware.endswith(ROM_MARK))
-    low_rom = low_rom_span(spec, rom.size)
-    spans = [] if low_rom is None else [low_rom]
+    hole = low_hole(spec, rom.size)
+    spans = [] if hole is None else [hole]
     if known:
         low = BARE.low if has_block else spec.low
-        spans += [span for span in low.spans() if span is not low.modlist or modules]
+        low_spans = [span for span in low.spans() if span is not low.modlist or modules]
+        # What it puts into the hole, where it has opened it, the hole keeps free.
+        spans += [span for span in low_spans if hole is None or not hole.start <= span.start < hole.end]
     for number, segment in enumerate(kernel.segments):
         spans.append(Span(f"kernel segment {number}", segment.paddr, segment.end))
         _require_ram(spans[-1], ram, kernel.path, memory)
@@ -183,10 +195,14 @@ def make_plan(
         _require_one_range(kernel, firmware_end(spec), ram)
     check_modules(modules, source)
     lowest = ram_spans(spec, memory)[0]
-    planned = place_initrd(modules, lowest) if source == FW_CFG else place_modules(modules, spans, lowest, memory)
+    planned = (
+        place_initrd(modules, lowest, spec.initrd_reserve)
+        if source == FW_CFG
+        else place_modules(modules, spans, lowest, memory)
+    )
     spans += [module.span for module in planned]
     _require_disjoint(spans, ": give more with --memory")
-    memmap = _memmap(ram, [rom, *([low_rom] if low_rom else [])], host_reserved) if known else None
+    memmap = _memmap(ram, reserved_spans(spec, rom.size), host_reserved) if known else None
     line = None if cmdline is None else encode_cmdline(cmdline, "the kernel's command line")
     if line is None and (source == FW_CFG or any(module.cmdline is not None for module in planned)):
         line = b""  # fw_cfg always has one, and the block's strings begin with the kernel's
@@ -225,10 +241,10 @@ def _check_firmware(firmware: bytes) -> None:
         )
 
 
-def _memmap(ram: Sequence[Span], roms: Sequence[Span], host_reserved: Sequence[E820Entry]) -> tuple[E820Entry, ...]:
+def _memmap(ram: Sequence[Span], reserved: Sequence[Span], host_reserved: Sequence[E820Entry]) -> tuple[E820Entry, ...]:
     """What pvhboot's firmware tells the guest, sorted by address."""
     entries = [E820Entry(span.start, span.size, pvh.MEMMAP_TYPE_RAM) for span in ram]
-    entries += [E820Entry(span.start, span.size, pvh.MEMMAP_TYPE_RESERVED) for span in roms]
+    entries += [E820Entry(span.start, span.size, pvh.MEMMAP_TYPE_RESERVED) for span in reserved]
     return tuple(sorted([*entries, *host_reserved]))
 
 

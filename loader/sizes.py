@@ -6,6 +6,8 @@ from typing import Final
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import GIB, KIB, MIB
 
+DEFAULT_MEMORY: Final = "512M"
+
 _UNITS: Final = {"": MIB, "K": KIB, "M": MIB, "G": GIB, "T": GIB * KIB}
 
 

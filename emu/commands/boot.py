@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 
+from pvhboot.loader.recording import Recording, read_recording
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import machine
 from pvhboot.shim.stock import default_blob
@@ -22,18 +23,37 @@ def run(arguments: argparse.Namespace) -> int:
     limits = _limits(arguments)
     blob = read_firmware(arguments.firmware) if arguments.firmware is not None else default_blob(machine(arguments.machine))
     engine = get_engine(arguments.engine, accelerator=arguments.accel, qemu_arguments=arguments.qemu_arg)
+    recording = _recording(arguments)
     with open_kernel(arguments.kernel) as kernel:
-        plan = plan_from(arguments, kernel, blob.data, host_reserved=engine.host_reserved, dma=not arguments.no_dma)
+        plan = plan_from(
+            arguments,
+            kernel,
+            blob.data,
+            host_reserved=engine.host_reserved,
+            dma=not arguments.no_dma,
+            memory=recording.memory if recording else None,
+        )
         if arguments.json:
-            outcome = boot(plan, blob, engine, until, limits)
+            outcome = boot(plan, blob, engine, until, limits, recording=recording)
             print(json.dumps(outcome_to_json(outcome), indent=2))
             return 0 if outcome.ok else 1
         print(f"{subject_text(plan, blob)}, engine {engine.name}", flush=True)
-        outcome = boot(plan, blob, engine, until, limits, _print_console)
+        outcome = boot(plan, blob, engine, until, limits, _print_console, recording)
         if outcome.console and not outcome.console.endswith(b"\n"):
             print()
         print(outcome_text(outcome, arguments.verbose))
     return 0 if outcome.ok else 1
+
+
+def _recording(arguments: argparse.Namespace) -> Recording | None:
+    if arguments.recording is None:
+        return None
+    if arguments.engine == "qemu":
+        raise BootError("--recording is for the engines unicorn and kvm: QEMU tells its firmware what it has itself")
+    recording = read_recording(arguments.recording)
+    if recording.machine != arguments.machine:
+        raise BootError(f"{arguments.recording}: a recording of {recording.machine}: give --machine {recording.machine}")
+    return recording
 
 
 def _print_console(data: bytes) -> None:

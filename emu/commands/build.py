@@ -7,7 +7,7 @@ from pvhboot.shim.abi.firmware import PARAMS
 from pvhboot.shim.blob import Blob
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.image import build
-from pvhboot.shim.machines import MIB, machine
+from pvhboot.shim.machines import MIB, firmware_machine
 from pvhboot.shim.stage import Stage, read_stage
 
 from .common import open_kernel, plan_from, write_files
@@ -15,9 +15,9 @@ from .common import open_kernel, plan_from, write_files
 
 def run(arguments: argparse.Namespace) -> int:
     """Builds, proves a custom stage, writes."""
-    spec = machine(arguments.machine)
+    spec = firmware_machine(arguments.machine)
     stages = [_stage(text) for text in arguments.stage]
-    blob = build(spec, stages, size=_size(arguments.size), verbose=arguments.verbose)
+    blob = build(spec, stages, size=_size(arguments.size), verbose=arguments.verbose, marks=arguments.marks)
     if stages:
         from ..stagecheck import check_stage
 

@@ -5,19 +5,19 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.modules import Module
 from pvhboot.loader.plan import BootPlan, make_plan
-from pvhboot.loader.sizes import parse_memory
+from pvhboot.loader.sizes import DEFAULT_MEMORY, parse_memory
 from pvhboot.shim.abi.e820 import E820Entry
 from pvhboot.shim.abi.firmware import FW_CFG
 from pvhboot.shim.blob import Blob
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.files import read_file
-from pvhboot.shim.machines import ROM_MAX, machine
+from pvhboot.shim.machines import ROM_MAX, MachineSpec, machine
 from pvhboot.shim.stock import GUEST_BITS, default_guest
 
 from ..progress import shown_progress
@@ -43,13 +43,17 @@ def plan_from(
     kernel: Kernel,
     firmware: bytes,
     *,
-    host_reserved: Sequence[E820Entry] = (),
+    host_reserved: Callable[[MachineSpec, int], Sequence[E820Entry]] = lambda _spec, _memory: (),
     dma: bool = True,
+    memory: int | None = None,
 ) -> BootPlan:
-    """The plan for --initrd, --module, --append, --memory and --machine; the rest as in make_plan."""
+    """The plan for --initrd, --module, --append, --memory (`memory` without) and --machine. `host_reserved` is told machine and
+    memory; the rest as in make_plan."""
     spec = machine(arguments.machine)
     if not dma and spec.source != FW_CFG:
         raise BootError(f"--no-dma is about fw_cfg, which the machine {spec.name} does not have")
+    if arguments.memory is not None or memory is None:
+        memory = parse_memory(DEFAULT_MEMORY if arguments.memory is None else arguments.memory)
     modules = [Module(arguments.initrd)] if arguments.initrd is not None else []
     for text in arguments.module:
         path, comma, cmdline = text.partition(",")
@@ -58,10 +62,10 @@ def plan_from(
         spec,
         firmware,
         kernel,
-        memory=parse_memory(arguments.memory),
+        memory=memory,
         modules=modules,
         cmdline=arguments.append,
-        host_reserved=host_reserved,
+        host_reserved=host_reserved(spec, memory),
         dma=dma,
     )
 

@@ -2,10 +2,12 @@
 
 import argparse
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from pvhboot.shim.abi.e820 import E820Entry
 from pvhboot.shim.errors import BootError, UnavailableError
-from pvhboot.shim.machines import machine
+from pvhboot.shim.machines import MachineSpec, machine
 from pvhboot.shim.stock import default_blob
 
 from ..check import OK
@@ -25,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     outcomes: list[Outcome] = []
     missing: dict[str, str] = {}
     with open_kernel(arguments.kernel) as kernel:
-        plan = plan_from(arguments, kernel, blob.data, dma=not arguments.no_dma)
+        plan = plan_from(arguments, kernel, blob.data, host_reserved=_host_reserved(arguments), dma=not arguments.no_dma)
         for name in dict.fromkeys(arguments.engine or ENGINES):
             try:
                 outcomes.append(boot(plan, blob, get_engine(name), Until(HANDOFF), Limits(seconds=arguments.timeout)))
@@ -41,6 +43,20 @@ def run(arguments: argparse.Namespace) -> int:
         print(subject_text(plan, blob))
         print("\n".join([*_engine_lines(outcomes, missing), *_verdict_lines(comparison)]))
     return 0 if agree else 1
+
+
+def _host_reserved(arguments: argparse.Namespace) -> Callable[[MachineSpec, int], Sequence[E820Entry]]:
+    """What QEMU reserves, if it takes part and there is one: a board tells its firmware what the plan says."""
+
+    def ask(spec: MachineSpec, memory: int) -> Sequence[E820Entry]:
+        if "qemu" not in (arguments.engine or ENGINES):
+            return ()
+        try:
+            return get_engine("qemu").host_reserved(spec, memory)
+        except UnavailableError:
+            return ()  # told when it is its turn
+
+    return ask
 
 
 def _engine_lines(outcomes: list[Outcome], missing: dict[str, str]) -> list[str]:

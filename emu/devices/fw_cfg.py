@@ -1,12 +1,13 @@
 """QEMU's fw_cfg on a PC: selector and data port, and the DMA interface.
 
 Source: QEMU docs/specs/fw_cfg.rst; what it leaves open (reads beyond an item give zeros, a failed transfer has its error bit
-set) as in hw/nvram/fw_cfg.c. No item is writable, so a write always fails.
+set) as in hw/nvram/fw_cfg.c. A write, by DMA only, fails but in a file that is writeable.
 """
 
 from collections.abc import Mapping
 from typing import Final
 
+from pvhboot.loader.fw_cfg import FileContents
 from pvhboot.loader.image import SizedSource
 from pvhboot.loader.memory import GuestMemory
 from pvhboot.shim.abi import fw_cfg as abi
@@ -58,6 +59,20 @@ class FwCfg:
                 self._item.read_into(self._offset, buffer[:there])
                 self._offset += there
         buffer[there:] = bytes(len(buffer) - there)
+
+    @property
+    def left(self) -> int:
+        """Bytes from here to the item's end."""
+        return 0 if self._item is None else max(0, self._item.size - self._offset)
+
+    def store(self, data: bytes) -> bool:
+        """Writes to the item, of which so many bytes are left; whether it can be written. The bytes are passed over anyway."""
+        item, offset = self._item, self._offset
+        self.skip(len(data))
+        if not isinstance(item, FileContents) or not item.writeable:
+            return False
+        item.write(offset, data)
+        return True
 
 
 class _DmaPorts:
@@ -112,8 +127,21 @@ class _DmaPorts:
                 self._fw_cfg.skip(end - at)
                 return abi.FW_CFG_DMA_CTL_ERROR
         elif access.control & abi.FW_CFG_DMA_CTL_WRITE:
-            self._fw_cfg.skip(access.length)
-            return abi.FW_CFG_DMA_CTL_ERROR if access.length else 0
+            return self._write(access)
         elif access.control & abi.FW_CFG_DMA_CTL_SKIP:
             self._fw_cfg.skip(access.length)
         return 0
+
+    def _write(self, access: abi.FwCfgDmaAccess) -> int:
+        """Memory to the item; the new control word. More than the item takes is not fetched."""
+        if not access.length:
+            return 0
+        if access.length <= self._fw_cfg.left:
+            try:
+                data = self._memory.read(access.address, access.length)
+            except BootError:
+                pass
+            else:
+                return 0 if self._fw_cfg.store(data) else abi.FW_CFG_DMA_CTL_ERROR
+        self._fw_cfg.skip(access.length)
+        return abi.FW_CFG_DMA_CTL_ERROR

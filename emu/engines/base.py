@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 from pvhboot.shim.abi.e820 import E820Entry
 from pvhboot.shim.abi.x86 import EFLAGS_IF
+from pvhboot.shim.machines import MachineSpec
 
 from ..board import Board
 from ..handoff import Handoff
@@ -60,13 +61,12 @@ class Run(NamedTuple):
 
 
 class Engine(Protocol):
-    """Executes a Board from the reset vector. `on_handoff` is called once, with the guest stopped at the kernel's entry.
-
-    `host_reserved` is what the host adds to the memory map that fw_cfg tells: a plan for this engine has it.
-    """
+    """Executes a Board from the reset vector. `on_handoff` is called once, with the guest stopped at the kernel's entry."""
 
     name: str
-    host_reserved: tuple[E820Entry, ...]
+
+    def host_reserved(self, spec: MachineSpec, memory: int) -> tuple[E820Entry, ...]:
+        """What the host adds to the memory map that fw_cfg tells, with `memory` bytes of RAM: a plan for this engine has it."""
 
     def run(self, board: Board, until: Until, limits: Limits, on_handoff: Callable[[Handoff], None]) -> Run:
         """Raises UnavailableError for what the host lacks, BootError for what it refuses; all that the guest does ends in a

@@ -2,6 +2,8 @@
 
 What it does not do as hardware does: segment limits are not enforced on data accesses, unknown MSRs read as 0, exceptions
 are not delivered through the IDT (the first one ends the run and is reported), and a write to the ROM is dropped and recorded.
+When a store to the chipset changes what lies below 1 MiB, the code that is translated there already (to the next jump, at most)
+is executed as it was.
 Instructions are counted up to the handoff, each iteration of a rep as one.
 """
 
@@ -11,11 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+from pvhboot.loader.memory import Region
 from pvhboot.shim.abi import x86
 from pvhboot.shim.abi.e820 import E820Entry
 from pvhboot.shim.errors import UnavailableError
+from pvhboot.shim.machines import MachineSpec
 
 from ..board import Board
 from ..handoff import Handoff
@@ -45,11 +49,22 @@ _VECTOR_NAMES: Final = {
 _GENERAL: Final = ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")
 
 
+class _Piece(NamedTuple):
+    """What is mapped in [start, end), physical addresses: memory, or the bus (None)."""
+
+    start: int
+    end: int
+    memory: Region | None
+
+
 class UnicornEngine:
     """Executes a Board under Unicorn."""
 
     name = "unicorn"
-    host_reserved: tuple[E820Entry, ...] = ()
+
+    def host_reserved(self, spec: MachineSpec, memory: int) -> tuple[E820Entry, ...]:  # noqa: ARG002
+        """Nothing."""
+        return ()
 
     def run(self, board: Board, until: Until, limits: Limits, on_handoff: Callable[[Handoff], None]) -> Run:
         """See engines.base.Engine."""
@@ -84,9 +99,11 @@ class UnicornMachine:
         # No address ends a run: one that the guest has not mapped would disturb its exceptions.
         self.uc.ctl_exits_enabled(True)
         self.uc.ctl_set_exits([])
+        self._mapped: set[_Piece] = set()
         self._map()
         self._hook()
         board.memory.listeners.append(self._on_host_write)
+        board.memory.map_listeners.append(self._map)
         write_reset_state(self.uc)
 
     def run(self, until: Until, on_handoff: Callable[[Handoff], None]) -> Run:
@@ -108,6 +125,7 @@ class UnicornMachine:
     def let_go(self) -> None:
         """The board's memory may be used again: it does not tell this CPU any more of what is written to it."""
         self._board.memory.listeners.remove(self._on_host_write)
+        self._board.memory.map_listeners.remove(self._map)
 
     def run_to(self, address: int | None) -> bool:
         """Runs, counting instructions, to the one at a linear address; False if something else ended the run."""
@@ -154,18 +172,26 @@ class UnicornMachine:
                     self.stop = self._fault(error)
 
     def _map(self) -> None:
-        """RAM and ROM share the board's memory; every other physical address is the bus's."""
-        protections = {True: self._unicorn.UC_PROT_READ | self._unicorn.UC_PROT_EXEC, False: self._unicorn.UC_PROT_ALL}
-        at = 0
-        for region in sorted(self._board.memory.regions, key=lambda region: region.span.start):
-            self._map_bus(at, region.span.start)
-            self.uc.mem_map_ptr(region.span.start, region.span.size, protections[region.readonly], region.host)
+        """RAM and ROM share the board's memory; every other physical address is the bus's. What is mapped as it has to be stays
+        so: within a hook, where this may be called, the memory that the hook serves must not go away."""
+        wanted, at = set(), 0
+        for region in self._board.memory.regions:
+            wanted |= {_Piece(at, region.span.start, None), _Piece(region.span.start, region.span.end, region)}
             at = region.span.end
-        self._map_bus(at, _PHYSICAL_END)
+        wanted = {piece for piece in (*wanted, _Piece(at, _PHYSICAL_END, None)) if piece.start < piece.end}
+        for piece in self._mapped - wanted:
+            self.uc.ctl_remove_cache(piece.start, piece.end)
+            self.uc.mem_unmap(piece.start, piece.end - piece.start)
+        for start, end, memory in wanted - self._mapped:
+            if memory is None:
+                self._map_bus(start, end)
+            else:
+                self.uc.mem_map_ptr(start, end - start, self._unicorn.UC_PROT_ALL, memory.host)
+                if memory.readonly:  # told at once, it would report the stores and do them all the same
+                    self.uc.mem_protect(start, end - start, self._unicorn.UC_PROT_READ | self._unicorn.UC_PROT_EXEC)
+        self._mapped = wanted
 
     def _map_bus(self, start: int, end: int) -> None:
-        if start >= end:
-            return
         bus = self._board.bus
 
         def read(_uc: Any, offset: int, size: int, _data: Any) -> int:
@@ -313,6 +339,7 @@ class UnicornMachine:
             memory=self._board.memory,
             rom_writes=self._board.rom_writes,
             counts=self._counts(),
+            host_acpi=self._board.host_acpi,
         )
 
     def _counts(self) -> dict[str, int]:

@@ -24,6 +24,7 @@ from pvhboot.shim.abi.x86 import (
     SEGMENT_NAMES,
 )
 from pvhboot.shim.errors import BootError
+from pvhboot.shim.machines import MachineSpec
 
 from ...board import Board
 from ...handoff import Handoff
@@ -43,7 +44,10 @@ class KvmEngine:
     """Executes a Board on /dev/kvm. Register names are those of Handoff also in 64-bit mode: `eax` then holds RAX."""
 
     name = "kvm"
-    host_reserved: tuple[E820Entry, ...] = ()
+
+    def host_reserved(self, spec: MachineSpec, memory: int) -> tuple[E820Entry, ...]:  # noqa: ARG002
+        """Nothing."""
+        return ()
 
     def run(self, board: Board, until: Until, limits: Limits, on_handoff: Callable[[Handoff], None]) -> Run:
         """See Engine. Only in the main thread, whose SIGALRM and real-time timer it borrows."""
@@ -231,4 +235,5 @@ class _Session:
             memory=self._board.memory,
             rom_writes=self._board.rom_writes,
             counts=self._counts(),
+            host_acpi=self._board.host_acpi,
         )

@@ -9,7 +9,7 @@ from ctypes import Structure, c_uint64, sizeof
 from types import TracebackType
 from typing import Any, Final, Self
 
-from pvhboot.loader.memory import GuestMemory
+from pvhboot.loader.memory import GuestMemory, Region
 from pvhboot.shim.abi.x86 import Segment
 from pvhboot.shim.errors import BootError, UnavailableError
 
@@ -192,16 +192,10 @@ class Vm:
             _call(self._fd, uapi.KVM_SET_IDENTITY_MAP_ADDR, identity_map, "place its identity map")
             # fcntl takes a C int, so the address goes as the negative number with the same 32 bits.
             _call(self._fd, uapi.KVM_SET_TSS_ADDR, uapi.TSS_PADDR - (1 << 32), "place its TSS")
-            for number, region in enumerate(memory.regions):
-                slot = uapi.KvmUserspaceMemoryRegion(
-                    slot=number,
-                    flags=uapi.KVM_MEM_READONLY if region.readonly else 0,
-                    guest_phys_addr=region.span.start,
-                    memory_size=region.span.size,
-                    userspace_addr=region.host,
-                )
-                where = f"{region.span.name} at {region.span.start:#x}-{region.span.end:#x}"
-                _call(self._fd, uapi.KVM_SET_USER_MEMORY_REGION, slot, f"map {where}")
+            self._slots: dict[Region, int] = {}
+            self._map()
+            memory.map_listeners.append(self._map)
+            stack.callback(memory.map_listeners.remove, self._map)
             self._closing = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -209,6 +203,29 @@ class Vm:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._closing.close()
+
+    def _map(self) -> None:
+        """A slot for each region; those that are so already stay. Not while KVM_RUN executes."""
+        regions = self._memory.regions
+        for region in [region for region in self._slots if region not in regions]:
+            self._set_slot(self._slots.pop(region), region, 0)
+        for region in regions:
+            if region not in self._slots:
+                number = min(set(range(len(self._slots) + 1)) - set(self._slots.values()))
+                self._set_slot(number, region, region.span.size)
+                self._slots[region] = number
+
+    def _set_slot(self, number: int, region: Region, size: int) -> None:
+        """Maps `size` bytes of a region; 0 takes the slot away, which KVM wants before it is used otherwise."""
+        slot = uapi.KvmUserspaceMemoryRegion(
+            slot=number,
+            flags=uapi.KVM_MEM_READONLY if region.readonly else 0,
+            guest_phys_addr=region.span.start,
+            memory_size=size,
+            userspace_addr=region.host,
+        )
+        where = f"{region.span.name} at {region.span.start:#x}-{region.span.end:#x}"
+        _call(self._fd, uapi.KVM_SET_USER_MEMORY_REGION, slot, f"map {where}")
 
     def vcpu(self) -> Vcpu:
         """A vCPU in its reset state with all CPUID features that this host supports. To be closed before the Vm is."""

@@ -13,7 +13,7 @@ from pvhboot.shim.abi import multiboot
 from pvhboot.shim.abi.devices import DEBUG_EXIT_PORT
 from pvhboot.shim.abi.firmware import DEBUGCON_PORT, PARAMS
 from pvhboot.shim.errors import BootError, UnavailableError
-from pvhboot.shim.machines import MICROVM, ROM_GRANULE, MachineSpec, low_rom_span
+from pvhboot.shim.machines import MICROVM, ROM_GRANULE, low_hole
 
 PROGRAM: Final = "qemu-system-x86_64"
 # The character devices: two that are talked with, and three that are only listened to.
@@ -42,7 +42,7 @@ def command_line(program: str, plan: BootPlan, accelerator: str, directory: str,
     rom = os.path.join(directory, "rom")
     with open(rom, "wb") as file:
         file.write(plan.rom)
-    line = [program, "-nodefaults", "-no-user-config", "-display", "none", "-machine", _machine(plan.spec), "-smp", "1"]
+    line = [program, "-nodefaults", "-no-user-config", "-display", "none", "-machine", plan.spec.qemu, "-smp", "1"]
     line += ["-accel", accelerator, "-m", f"{plan.ram_size >> 10}K", "-bios", rom]
     line += ["-S", "-no-reboot", "-no-shutdown", "-d", "cpu_reset", "-D", os.path.join(directory, LOG_FILE)]
     for name in SOCKETS:
@@ -56,19 +56,14 @@ def command_line(program: str, plan: BootPlan, accelerator: str, directory: str,
     return line + _loading(plan, directory)
 
 
-def _machine(spec: MachineSpec) -> str:
-    """`bare` asks for nothing but RAM and a ROM: QEMU's smallest machine has both."""
-    return f"microvm,acpi={'on' if spec.acpi else 'off'}"
-
-
 def _check(plan: BootPlan) -> None:
     """QEMU's microvm has a copy of the ROM below 1 MiB, whatever the plan's machine has."""
     if len(plan.rom) % ROM_GRANULE:
         raise BootError(f"QEMU takes no firmware of {len(plan.rom)} bytes: it wants a multiple of 64 KiB")
-    low_rom = low_rom_span(MICROVM, len(plan.rom))
-    assert low_rom is not None
+    hole = low_hole(MICROVM if plan.spec.chipset is None else plan.spec, len(plan.rom))
+    assert hole is not None
     for segment in plan.kernel.segments:
-        if segment.paddr < low_rom.end and low_rom.start < segment.end:
+        if segment.paddr < hole.end and hole.start < segment.end:
             raise BootError(
                 f"{plan.kernel.path}: a segment at {segment.paddr:#x}-{segment.end:#x} lies where QEMU has a copy of the ROM"
             )

@@ -13,9 +13,10 @@ from typing import Any, Final
 
 from pvhboot.shim.abi.e820 import E820Entry
 from pvhboot.shim.abi.firmware import FW_CFG
+from pvhboot.shim.abi.pam import SHADOW_END, SHADOW_START
 from pvhboot.shim.abi.pvh import MEMMAP_TYPE_RESERVED
 from pvhboot.shim.errors import BootError
-from pvhboot.shim.machines import low_rom_span, rom_span
+from pvhboot.shim.machines import MachineSpec, Span, low_rom_span, rom_span
 
 from ...board import Board
 from ...handoff import Handoff
@@ -23,14 +24,14 @@ from ...reasons import CONSOLE, EXIT, FAULT, HALT, HANDOFF, LIMIT, RESET
 from ..base import Limits, Run, Stop, Until, halt_detail
 from .gdb import SIGABRT, SIGTRAP, Gdb, GdbGone
 from .memory import QemuMemory
-from .process import QemuProcess
+from .process import DAEMONIZE, QemuProcess
 from .qmp import Qmp, QmpGone
+from .recorder import reserved_by_host
 from .state import CpuState, parse_registers
 
 ACCELERATORS: Final = ("tcg", "kvm")
 # What QEMU's KVM keeps for itself (identity map and TSS): QEMU target/i386/kvm/kvm.c.
 _KVM_RESERVED: Final = E820Entry(0xFEFFC000, 0x4000, MEMMAP_TYPE_RESERVED)
-_DAEMONIZE: Final = "-daemonize"
 _PATIENCE: Final = 5.0  # seconds beyond the limit of time that QEMU gets to answer
 _LOOK: Final = 0.2  # seconds between two looks at whether the CPU sleeps for ever
 
@@ -46,7 +47,13 @@ class QemuEngine:
             raise BootError(f"no accelerator named {accelerator!r}; there is: {', '.join(ACCELERATORS)}")
         self._accelerator = accelerator
         self._extra = tuple(extra)
-        self.host_reserved: tuple[E820Entry, ...] = (_KVM_RESERVED,) if accelerator == "kvm" else ()
+
+    def host_reserved(self, spec: MachineSpec, memory: int) -> tuple[E820Entry, ...]:
+        """See Engine. A PC's depends on the processor that QEMU models, so that it is asked."""
+        if spec.chipset is not None:
+            self._check_arguments()
+            return reserved_by_host(spec, memory, self._accelerator, self._extra)
+        return (_KVM_RESERVED,) if self._accelerator == "kvm" else ()
 
     def run(self, board: Board, until: Until, limits: Limits, on_handoff: Callable[[Handoff], None]) -> Run:
         """See Engine. Raises BootError, with QEMU's own words, if QEMU cannot start."""
@@ -54,12 +61,15 @@ class QemuEngine:
             raise BootError("the qemu engine brings memory and devices of its own: it cannot run a board that was changed")
         if limits.instructions is not None or limits.exits is not None:
             raise BootError("the qemu engine counts neither instructions nor accesses: use --timeout")
-        if _DAEMONIZE in self._extra:
-            raise BootError(f"{_DAEMONIZE}: the qemu engine would lose sight of a QEMU in the background")
+        self._check_arguments()
         if until.kind == CONSOLE:
             board.stop_at_console_text(until.text)
         with QemuProcess(board.plan, self._accelerator, self._extra) as process:
             return _Session(board, until, limits, on_handoff, process).run()
+
+    def _check_arguments(self) -> None:
+        if DAEMONIZE in self._extra:
+            raise BootError(f"{DAEMONIZE}: the qemu engine would lose sight of a QEMU in the background")
 
 
 class _Session:
@@ -78,6 +88,8 @@ class _Session:
         self._gdb = Gdb(process.sockets["gdb"])
         plan = board.plan
         rom, low_rom = rom_span(len(plan.rom)), low_rom_span(plan.spec, len(plan.rom))
+        if plan.spec.chipset is not None:
+            low_rom = Span("ROM or RAM", SHADOW_START, SHADOW_END)
         spans = [*plan.ram, rom, *([low_rom] if low_rom else [])]
         self._memory = QemuMemory(self._qmp, spans, process.directory)
         self._handlers: dict[Any, Callable[[], Stop | None]] = {

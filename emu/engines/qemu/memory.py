@@ -13,11 +13,15 @@ _CHUNK: Final = 1 << 16  # bytes, fetched at once and kept: tables are read an e
 
 
 class QemuMemory:
-    """Reads physical memory within the spans that hold any; `forget` when the guest goes on."""
+    """Reads physical memory within the spans that hold any, and across those that adjoin; `forget` when the guest goes on."""
 
     def __init__(self, qmp: Qmp, spans: Sequence[Span], directory: str) -> None:
         self._qmp = qmp
-        self._spans = spans
+        self._spans: list[Span] = []
+        for span in sorted(spans, key=lambda span: span.bounds):
+            if self._spans and self._spans[-1].end == span.start:
+                span = span._replace(start=self._spans.pop().start)
+            self._spans.append(span)
         self._file = os.path.join(directory, "memory")
         self._chunks: dict[int, bytes] = {}
 

@@ -19,6 +19,8 @@ from pvhboot.shim.errors import BootError
 
 from .command import LOG_FILE, PIPES, PROGRAM, SOCKETS, command_line, find_program
 
+DAEMONIZE: Final = "-daemonize"  # an argument that leaves nobody to end the process
+
 _GRACE: Final = 5.0  # seconds that a QEMU which has closed its channels gets to end
 _ERRORS_FILE: Final = "errors"
 _RECEIVE_BYTES: Final = 1 << 16
@@ -32,9 +34,16 @@ _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _libc = ctypes.CDLL(None)  # loaded before the fork: after it only the call is made
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Whoever kills this process shall not leave a QEMU running."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def complaint(text: str) -> str:
+    """What QEMU has written but warnings, its own name left out, as a phrase."""
+    lines = [line.strip() for line in text.splitlines()]
+    words = [line.removeprefix(f"{PROGRAM}: ") for line in lines if line and ": warning: " not in line]
+    return "; ".join(words[:_SHOWN_LINES])
 
 
 def _leave(number: int, _frame: FrameType | None) -> NoReturn:
@@ -96,7 +105,7 @@ class QemuProcess:
                     stderr=errors,
                     pass_fds=tuple(descriptors.values()),
                     start_new_session=True,  # Ctrl-C is for us
-                    preexec_fn=_die_with_parent,
+                    preexec_fn=die_with_parent,
                 )
             except OSError as error:
                 raise BootError(f"QEMU does not start: {program}: {error.strerror}") from None
@@ -133,9 +142,7 @@ class QemuProcess:
 
     def complaint(self) -> str:
         """What QEMU has written but warnings, its own name left out; "" if it has written nothing."""
-        lines = [line.strip() for line in self._text(_ERRORS_FILE).splitlines()]
-        words = [line.removeprefix(f"{PROGRAM}: ") for line in lines if line and ": warning: " not in line]
-        return "; ".join(words[:_SHOWN_LINES])
+        return complaint(self._text(_ERRORS_FILE))
 
     def has_logged(self, words: str) -> bool:
         """Whether QEMU's log (-d cpu_reset) has these words."""

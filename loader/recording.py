@@ -1,0 +1,185 @@
+"""What a QEMU machine tells its firmware: fw_cfg files and items, and its PCI functions, as `pvhboot record` has written them.
+
+A recording is JSON. Bytes are in hexadecimal, 32 to a line, without the zeros at their end. The plan's own items (kernel,
+initrd, command line, memory size) and etc/e820 are not in it. loader/recordings/ has one for each machine that has fw_cfg, of
+QEMU 7.2 with 512 MiB and one CPU.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, TypeVar
+
+from pvhboot.shim.abi.fw_cfg import FW_CFG_MAX_FILE_PATH
+from pvhboot.shim.abi.pci import PCI_CONFIG_SIZE, PCI_FUNCTIONS, PCI_SLOTS
+from pvhboot.shim.errors import BootError
+from pvhboot.shim.files import read_file
+from pvhboot.shim.machines import MACHINES, MIB, MachineSpec
+
+VERSION: Final = 1  # of the format
+RECORDING_MAX: Final = 16 * MIB  # bytes of the JSON, and of each file in it
+_LINE: Final = 32  # bytes
+_KEY_MAX: Final = 0xFFFF
+
+_T = TypeVar("_T")
+
+
+class RecordedFile(NamedTuple):
+    """A file of fw_cfg: `size` bytes, which begin with `data` and go on with zeros."""
+
+    size: int
+    data: bytes
+    writeable: bool
+
+
+class RecordedFunction(NamedTuple):
+    """A PCI function on bus 0: its 256 bytes of configuration space at reset, and which of their bits can be written."""
+
+    slot: int
+    function: int
+    config: bytes
+    writable: bytes
+
+
+class Recording(NamedTuple):
+    """`qemu` is the version, `machine` the name of the MachineSpec, `memory` in bytes. `items` are those of fw_cfg by key,
+    without the zeros at their end, `files` by name."""
+
+    qemu: str
+    machine: str
+    memory: int
+    cpus: int
+    items: Mapping[int, bytes]
+    files: Mapping[bytes, RecordedFile]
+    functions: tuple[RecordedFunction, ...]
+
+    def to_json(self) -> str:
+        """As `parse_recording` reads it: the same recording gives the same text."""
+        data = {
+            "version": VERSION,
+            "qemu": self.qemu,
+            "machine": self.machine,
+            "memory": self.memory,
+            "cpus": self.cpus,
+            "items": {f"{key:#06x}": _lines(data) for key, data in sorted(self.items.items())},
+            "files": {
+                name.decode("ascii"): {"size": file.size, "writeable": file.writeable, "data": _lines(file.data)}
+                for name, file in sorted(self.files.items())
+            },
+            "pci": [
+                {
+                    "slot": each.slot,
+                    "function": each.function,
+                    "config": _lines(each.config),
+                    "writable": _lines(each.writable),
+                }
+                for each in sorted(self.functions)
+            ],
+        }
+        return json.dumps(data, indent=1) + "\n"
+
+
+def _lines(data: bytes) -> list[str]:
+    data = data.rstrip(b"\0")
+    return [data[at : at + _LINE].hex() for at in range(0, len(data), _LINE)]
+
+
+def default_recording(spec: MachineSpec) -> Recording:
+    """The one that comes with pvhboot, of a machine that has fw_cfg."""
+    name = os.path.join(os.path.dirname(__file__), "recordings", f"{spec.name}.json")
+    return read_recording(name)
+
+
+def read_recording(path: str) -> Recording:
+    """A recording from a file; BootError says what is wrong with it."""
+    data = read_file(path, "recording", RECORDING_MAX)
+    try:
+        return parse_recording(data)
+    except BootError as error:
+        raise BootError(f"{path}: {error}") from None
+
+
+def parse_recording(data: bytes) -> Recording:
+    """A recording from JSON; BootError says which part of it is wrong."""
+    try:
+        whole = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BootError(f"no recording: not JSON ({error})") from None
+    version = _field(whole, "version", int, "the recording")
+    if version != VERSION:
+        raise BootError(f"a recording of version {version}: this pvhboot reads version {VERSION}")
+    machine = _field(whole, "machine", str, "the recording")
+    if machine not in MACHINES:
+        raise BootError(f"a recording of the machine {machine!r}; there is: {', '.join(MACHINES)}")
+    items: dict[str, Any] = _field(whole, "items", dict, "the recording")
+    files: dict[str, Any] = _field(whole, "files", dict, "the recording")
+    pci: list[Any] = _field(whole, "pci", list, "the recording")
+    functions = tuple(_function(each, f"PCI function {at}") for at, each in enumerate(pci))
+    if len({each[:2] for each in functions}) < len(functions):
+        raise BootError("the recording has a PCI function twice")
+    return Recording(
+        _field(whole, "qemu", str, "the recording"),
+        machine,
+        _number(whole, "memory", "the recording", 1, 1 << 52),
+        _number(whole, "cpus", "the recording", 1, _KEY_MAX),
+        {_key(text): _bytes(lines, f"item {text}") for text, lines in items.items()},
+        {_name(name): _file(each, f"file {name}") for name, each in files.items()},
+        functions,
+    )
+
+
+def _field(where: Any, name: str, kind: type[_T], what: str) -> _T:
+    value = where.get(name) if isinstance(where, dict) else None
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise BootError(f"{what} has no {name}, or one that is no {kind.__name__}")
+    return value
+
+
+def _number(where: Any, name: str, what: str, lowest: int, highest: int) -> int:
+    value = _field(where, name, int, what)
+    if not lowest <= value <= highest:
+        raise BootError(f"{what} has the {name} {value}: {lowest} to {highest} is possible")
+    return value
+
+
+def _key(text: str) -> int:
+    try:
+        key = int(text, 16)
+    except ValueError:
+        key = -1
+    if not 0 <= key <= _KEY_MAX:
+        raise BootError(f"{text!r} is no key of an item: it is a number of 16 bits, in hexadecimal")
+    return key
+
+
+def _name(text: str) -> bytes:
+    name = text.encode("ascii", "replace")
+    if not name or len(name) >= FW_CFG_MAX_FILE_PATH or b"?" in name or b"\0" in name:
+        raise BootError(f"{text!r} is no name of a file: it has 1 to {FW_CFG_MAX_FILE_PATH - 1} ASCII characters")
+    return name
+
+
+def _file(each: Any, what: str) -> RecordedFile:
+    size = _number(each, "size", what, 0, RECORDING_MAX)
+    data = _bytes(_field(each, "data", list, what), what)
+    if len(data) > size:
+        raise BootError(f"{what} has {len(data)} bytes and the size {size}")
+    return RecordedFile(size, data, _field(each, "writeable", bool, what))
+
+
+def _function(each: Any, what: str) -> RecordedFunction:
+    spaces = []
+    for name in ("config", "writable"):
+        data = _bytes(_field(each, name, list, what), f"{name} of {what}")
+        if len(data) > PCI_CONFIG_SIZE:
+            raise BootError(f"{what} has {len(data)} bytes of {name}: there are {PCI_CONFIG_SIZE}")
+        spaces.append(data.ljust(PCI_CONFIG_SIZE, b"\0"))
+    slot, function = _number(each, "slot", what, 0, PCI_SLOTS - 1), _number(each, "function", what, 0, PCI_FUNCTIONS - 1)
+    return RecordedFunction(slot, function, *spaces)
+
+
+def _bytes(lines: Any, what: str) -> bytes:
+    try:
+        return b"".join(bytes.fromhex(line) for line in lines)
+    except (TypeError, ValueError):
+        raise BootError(f"{what}: not bytes in hexadecimal") from None
