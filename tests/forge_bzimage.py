@@ -86,3 +86,37 @@ def bzimage(
 def bzimage_of(codec: str, data: bytes) -> bytes:
     """A bzImage as it should be, around a kernel."""
     return bzimage(pack_payload(codec, data))
+
+
+SETUP_BYTES = 5 * 512  # with the 4 sectors that most kernels have
+_SETUP_FIELDS = {
+    "jump": (0x201, "<B"),
+    "magic": (0x202, "<4s"),
+    "protocol": (0x206, "<H"),
+    "loadflags": (0x211, "<B"),
+    "alignment": (0x230, "<I"),
+    "relocatable": (0x234, "<B"),
+    "setup_data": (0x250, "<Q"),
+    "pref_address": (0x258, "<Q"),
+    "init_size": (0x260, "<I"),
+}
+GOOD_SETUP: dict[str, int | bytes] = {
+    "jump": 0x6A,
+    "magic": b"HdrS",
+    "protocol": 0x20F,
+    "loadflags": 1,
+    "alignment": 0x200000,
+    "relocatable": 1,
+    "setup_data": 0,
+    "pref_address": 0x1000000,
+    "init_size": 0x1800000,
+}
+
+
+def setup_part(**fields: int | bytes) -> bytes:
+    """The real-mode part as a boot loader that enters in protected mode sees it: no byte of it is 0 but in these fields."""
+    setup = bytearray(at * 7 % 255 + 1 for at in range(SETUP_BYTES))
+    for name, value in {**GOOD_SETUP, **fields}.items():
+        offset, code = _SETUP_FIELDS[name]
+        struct.pack_into(code, setup, offset, value)
+    return bytes(setup)

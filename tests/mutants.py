@@ -10,7 +10,7 @@ an initrd whose first transfer is `refused`.
 from typing import NamedTuple
 
 from pvhboot.shim.image import asm_source
-from pvhboot.shim.machines import BARE, MICROVM, MachineSpec
+from pvhboot.shim.machines import BARE, MICROVM, Q35, MachineSpec
 
 
 class Mutant(NamedTuple):
@@ -48,13 +48,13 @@ _COUNT = "    mov dword ptr [edi + HVM_START_INFO_MEMMAP_ENTRIES], ebx\n"
 
 _BARE_MUTANTS = (
     # Before the handoff such a CS cannot even reach this ROM; a firmware that reloads it last gets to a kernel below 1 MiB.
-    Mutant("cs-limit-without-g", "handoff.s", _JUMP, "    and byte ptr [GDT_PADDR + 14], 0x7f\n" + _FAR_JUMP, ("cpu.cs",)),
-    Mutant("cs-16-bit", "handoff.s", _JUMP, "    and byte ptr [GDT_PADDR + 14], 0xbf\n" + _FAR_JUMP, ("cpu.cs",)),
+    Mutant("cs-limit-without-g", "handoff.s", _JUMP, "    and byte ptr [GDT_PADDR + 22], 0x7f\n" + _FAR_JUMP, ("cpu.cs",)),
+    Mutant("cs-16-bit", "handoff.s", _JUMP, "    and byte ptr [GDT_PADDR + 22], 0xbf\n" + _FAR_JUMP, ("cpu.cs",)),
     Mutant(
         "es-limit-without-g",
         "handoff.s",
         _EBX,
-        _EBX + "    and byte ptr [GDT_PADDR + 22], 0x7f\n    mov eax, SEL_DATA32\n    mov es, eax\n",
+        _EBX + "    and byte ptr [GDT_PADDR + 30], 0x7f\n    mov eax, SEL_DATA32\n    mov es, eax\n",
         ("cpu.es",),
     ),
     Mutant("cs-not-readable", "tables.s", ".quad DESC_CODE32", ".quad DESC_CODE32 & ~(1 << 41)", ("cpu.cs",)),
@@ -121,14 +121,14 @@ _BARE_MUTANTS = (
         "gdt-one-byte-short",
         "tables.s",
         "rom_gdtr:\n    .word GDT_SIZE - 1",
-        "rom_gdtr:\n    .word 0x16",
+        "rom_gdtr:\n    .word 0x1e",
         fault="protected_mode",
     ),
     Mutant(
         "tss-out-of-the-gdt",
         "tables.s",
         "ram_gdtr:\n    .word GDT_SIZE - 1",
-        "ram_gdtr:\n    .word 0x1e",
+        "ram_gdtr:\n    .word 0xe",
         fault="start_info_done",
     ),
 )
@@ -138,23 +138,27 @@ def _microvm(name: str, file: str, old: str, new: str, *clauses: str, panic: str
     return Mutant(name, file, old, new, clauses, panic=panic, machine=MICROVM, **more)
 
 
+def _q35(name: str, file: str, old: str, new: str, *clauses: str, panic: str = "", **more: bool) -> Mutant:
+    return Mutant(name, file, old, new, clauses, panic=panic, machine=Q35, **more)
+
+
 _SELECT_E820 = "    or eax, FW_CFG_READ_SELECTED\n"
 _CUT = """\
-    sub dword ptr [esi + E820_ENTRY_SIZE], LOW_ROM_END
+    sub dword ptr [esi + E820_ENTRY_SIZE], LOW_HOLE_END
     sbb dword ptr [esi + E820_ENTRY_SIZE + 4], eax
 """
-_HIGH_ROM = """\
-    mov esi, offset rom_memmap_high
-    mov ecx, SIZEOF_HVM_MEMMAP_ENTRY / 4
+_HIGH = """\
+    mov ecx, dword ptr [esi - 4]        # 32-bit words
     rep movsd
 """
-_LOW_ROM = "    .quad LOW_ROM_START, LOW_ROM_END - LOW_ROM_START\n    .long MEMMAP_TYPE_"
-_MOVED = "    mov dword ptr [esi + E820_ENTRY_ADDR], LOW_ROM_END\n"
+_HOST_MAP = "    mov esi, E820_PADDR\n    xor edx, edx"
+_LOW_TYPE = "MEMMAP_PADDR + SIZEOF_HVM_MEMMAP_ENTRY + HVM_MEMMAP_ENTRY_TYPE"  # of the range in front of 1 MiB
+_MOVED = "    mov dword ptr [esi + E820_ENTRY_ADDR], LOW_HOLE_END\n"
 _KEY = "    movzx eax, word ptr [esi + FW_CFG_FILE_SELECT] "
 _LINE = "    mov esi, edi\ncmdline_done"
 _FETCH = "    call ebp\n    mov edi, MODLIST_PADDR\n"
 _RESERVED = "    mov dword ptr [edi + HVM_MODLIST_ENTRY_RESERVED + 4], eax\n"
-_SIZE = "    mov edi, MODLIST_PADDR + HVM_MODLIST_ENTRY_SIZE\n"
+_SIZE = "FW_CFG_NUMBER INITRD_SIZE, MODLIST_PADDR + HVM_MODLIST_ENTRY_SIZE\n"
 
 _MICROVM_MUTANTS = (
     # What fw_cfg says in big-endian order, and what it wants so.
@@ -177,21 +181,45 @@ _MICROVM_MUTANTS = (
         *("memmap.count", "memmap.entries", "memmap.sorted"),
     ),
     _microvm("memmap-unsorted", "e820.s", "e820_sort:\n", "    jmp e820_sorted\ne820_sort:\n", "memmap.sorted", "memmap.plan"),
-    _microvm("low-rom-as-ram", "fw_cfg_tables.s", _LOW_ROM + "RESERVED", _LOW_ROM + "RAM", "memmap.ram", "memmap.plan"),
-    _microvm("rom-left-out", "e820.s", _HIGH_ROM, "", "memmap.count", "memmap.plan"),
+    _microvm(
+        "low-rom-as-ram", "e820.s", _HOST_MAP, f"    mov dword ptr [{_LOW_TYPE}], 1\n{_HOST_MAP}", "memmap.ram", "memmap.plan"
+    ),
+    _microvm("rom-left-out", "e820.s", _HIGH, "", "memmap.count", "memmap.plan"),
     _microvm("ram-from-0-left-there", "e820.s", _MOVED, "", panic="E820_OVERLAP"),
     _microvm("ram-from-0-not-cut", "e820.s", _CUT, "", "memmap.ram", "memmap.plan"),
     # The ROM can be written here, so nobody sees a store to it: only what it has changed.
     _microvm("store-to-rom", "handoff.s", _EBX, "    mov dword ptr [rom_gdt], 1\n" + _EBX, "rom.unwritten"),
-    _microvm("store-to-low-rom", "handoff.s", _EBX, "    mov dword ptr [LOW_ROM_START], 1\n" + _EBX, "rom.unwritten"),
+    _microvm("store-to-low-rom", "handoff.s", _EBX, "    mov dword ptr [0xf0000], 1\n" + _EBX, "rom.unwritten"),
     # Command line and initrd.
     _microvm("cmdline-one-too-far", "fw_cfg_kernel.s", _LINE, "    lea esi, [edi + 1]\ncmdline_done", "cmdline"),
     _microvm("cmdline-size-as-its-address", "fw_cfg_kernel.s", _LINE, "cmdline_done", "cmdline"),
-    _microvm("initrd-size-forgotten", "fw_cfg_kernel.s", _SIZE, "    mov edi, FW_CFG_WORD_PADDR\n", panic="INITRD_RAM"),
+    _microvm(
+        "initrd-size-forgotten", "fw_cfg_kernel.s", _SIZE, "FW_CFG_NUMBER INITRD_SIZE, FW_CFG_WORD_PADDR\n", panic="INITRD_RAM"
+    ),
     _microvm("initrd-not-told", "fw_cfg_kernel.s", "mov edx, 1\ninitrd_done", "xor edx, edx\ninitrd_done", "modules.list"),
     _microvm("initrd-not-fetched", "fw_cfg_kernel.s", _FETCH, "    mov edi, MODLIST_PADDR\n", "memory.payload"),
-    _microvm("initrd-a-byte-short", "fw_cfg_kernel.s", _FETCH, "    dec ecx\n" + _FETCH, "memory.payload"),
+    _microvm(
+        "initrd-a-byte-short",
+        "fw_cfg_kernel.s",
+        "    bswap ecx\n" + _FETCH,
+        "    dec ecx\n    bswap ecx\n" + _FETCH,
+        "memory.payload",
+    ),
     _microvm("modlist-rest-not-cleared", "fw_cfg_kernel.s", _RESERVED, "", "modules.entries", dirty=True),
 )
 
-MUTANTS = _BARE_MUTANTS + _MICROVM_MUTANTS
+_STORES = "    call config_stores\n"
+
+_Q35_MUTANTS = (
+    # The chipset as it is after a reset: there is no memory in front of 1 MiB for tables, and DMA says so.
+    _q35("pam-left-as-it-was", "chipset.s", _STORES, "", panic="FW_CFG_DMA"),
+    # The memory map.
+    _q35("ecam-left-out", "e820.s", _HIGH, "    mov ecx, SIZEOF_HVM_MEMMAP_ENTRY / 4\n    add esi, 24\n    rep movsd\n",
+         "memmap.count", "memmap.plan"),
+    _q35("video-memory-as-ram", "e820.s", _HOST_MAP, f"    mov dword ptr [MEMMAP_PADDR + 8], 0xf0000\n{_HOST_MAP}",
+         "memmap.disjoint", "memmap.ram", "memmap.plan"),
+    _q35("rsdp-not-told", "start_info.s", "HVM_START_INFO_RSDP_PADDR], eax\n.endif", "HVM_START_INFO_RSDP_PADDR], 0\n.endif",
+         "acpi.tables"),
+)  # fmt: skip
+
+MUTANTS = _BARE_MUTANTS + _MICROVM_MUTANTS + _Q35_MUTANTS

@@ -66,3 +66,26 @@ def test_nobody_claims_twice():
         bus.claim_ports(0x71, 1, "second", Memory())
     with pytest.raises(BootError, match="overlaps first"):
         bus.claim_memory(0x1FFF, 1, "second", Memory())
+
+
+def test_a_window_moves_and_what_is_claimed_goes_before():
+    bus, fixed, moved = Bus("ones"), Memory(), Memory()
+    bus.claim_ports(0x602, 1, "fixed", fixed)
+    bus.move_ports("moved", moved, 4, (0x600, 16))
+    bus.port_write(0x604, 4, 1)
+    bus.port_write(0x602, 1, 2)
+    assert (moved.data, fixed.data) == ({(4, 4): 1}, {(0, 1): 2})
+    bus.move_ports("moved", moved, 4, (0x700, 16))
+    assert (bus.port_read(0x604, 4), bus.port_read(0x704, 4)) == (0xFFFFFFFF, 1)
+    bus.move_ports("moved", moved, 4, None)
+    assert bus.port_read(0x704, 4) == 0xFFFFFFFF
+
+
+def test_a_memory_window_moves():
+    bus, device = Bus("ones"), Memory()
+    bus.move_memory("ecam", device, (0xB0000000, 0x1000))
+    bus.memory_write(0xB0000010, 8, 9)
+    bus.move_memory("ecam", device, (0xE0000000, 0x1000))
+    assert (bus.memory_read(0xB0000010, 4), bus.memory_read(0xE0000010, 8)) == (0xFFFFFFFF, 9)
+    bus.move_memory("ecam", device, None)
+    assert bus.memory_read(0xE0000010, 1) == 0xFF

@@ -5,9 +5,10 @@ import struct
 import pytest
 from pvhboot.emu.bus import Bus
 from pvhboot.emu.devices.fw_cfg import FwCfg
-from pvhboot.loader.fw_cfg import with_directory
+from pvhboot.loader.fw_cfg import FileContents, with_directory
 from pvhboot.loader.image import BytesImage
 from pvhboot.loader.memory import GuestMemory
+from pvhboot.loader.recording import RecordedFile
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import Span
 
@@ -194,6 +195,36 @@ def test_an_item_that_cannot_be_read_is_an_error():
     memory.view(DESCRIPTOR, 16)[:] = struct.pack(">IIQ", SELECT | READ, 4, BUFFER)
     device.dma_ports.write(4, 4, 0x00100000)
     assert memory.read(DESCRIPTOR, 4) == struct.pack(">I", ERROR)
+
+
+# Writing.
+
+
+def test_a_writeable_file_takes_what_fits():
+    host = Host({})
+    items = {0x20: FileContents(RecordedFile(8, b"abc", True)), 0x21: FileContents(RecordedFile(8, b"abc", False))}
+    device = FwCfg(items, host.memory)
+    host.bus = Bus("ones")
+    host.bus.claim_ports(0x510, 2, "fw_cfg", device, width=2)
+    host.bus.claim_ports(0x514, 8, "dma", device.dma_ports, width=8)
+    host.memory.view(BUFFER, 8)[:] = b"12345678"
+
+    def contents(key):
+        host.select(key)
+        return host.bytes(9)
+
+    assert host.transfer(0x20 << 16 | SELECT | WRITE, 2) == 0
+    assert contents(0x20) == b"12c\0\0\0\0\0\0"
+    assert host.transfer(0x20 << 16 | SELECT | SKIP, 5) == 0
+    assert host.transfer(WRITE, 3) == 0
+    assert contents(0x20) == b"12c\0\x00123\0"
+    for control, length, address in ((SELECT | WRITE, 9, BUFFER), (SELECT | WRITE, 2, 1 << 40)):
+        assert host.transfer(0x20 << 16 | control, length, address) == ERROR
+        assert contents(0x20) == b"12c\0\x00123\0"
+    assert host.transfer(0x21 << 16 | SELECT | WRITE, 2) == ERROR
+    assert host.transfer(READ, 1, BUFFER) == 0
+    assert host.memory.read(BUFFER, 1) == b"c"
+    assert contents(0x21) == b"abc\0\0\0\0\0\0"
 
 
 # The directory.

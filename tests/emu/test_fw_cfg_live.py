@@ -27,7 +27,7 @@ KVM_RESERVES = E820Entry(0xFEFFC000, 0x4000, 2)
 
 # What QEMU has and we do not: keys whose item is not all zeros, and files.
 OTHER_KEYS: set[int] = set()
-OTHER_FILES = {b"bios-geometry", b"bootorder", b"etc/boot-fail-wait", b"etc/fdt", b"genroms/pvh.bin"}
+OTHER_FILES = {b"bootorder", b"etc/fdt", b"genroms/pvh.bin"}
 
 # The head of the kernel's file, as QEMU means it: it points into a stack frame that is gone (x86_load_linux), so only its
 # size can be compared.

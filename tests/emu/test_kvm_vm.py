@@ -73,6 +73,7 @@ class StubBoard:
         self.bus = Bus(unclaimed)
         self.stop = None
         self.text = None
+        self.host_acpi = False
         self.bus.claim_ports(EXIT_PORT, 1, "exit", self)
         self.bus.claim_ports(0x300, 1, "echo", Echo(), width=4)
 

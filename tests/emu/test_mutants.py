@@ -14,7 +14,7 @@ from pvhboot.shim.abi import pvh
 from pvhboot.shim.abi.firmware import PANICS
 from pvhboot.shim.elfwriter import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE, ElfSegment, note, write_elf
 from pvhboot.shim.image import build
-from pvhboot.shim.machines import GIB, MACHINES, MIB, MICROVM
+from pvhboot.shim.machines import BARE, GIB, MACHINES, MIB, MICROVM
 
 
 def kernel_image() -> bytes:
@@ -26,16 +26,16 @@ def kernel_image() -> bytes:
 
 @pytest.fixture
 def outcome_of(tmp_path, engine_name):
-    """Boots a mutant: with 64 MiB on bare; on microvm with an initrd, and with 5 GiB, so that the map has to be sorted."""
+    """Boots a mutant: with 64 MiB on bare; elsewhere with an initrd, and with 5 GiB, so that the map has to be sorted."""
     initrd = tmp_path / "initrd"
     initrd.write_bytes(b"module")
 
     def outcome(mutant):
-        spec, on_microvm = mutant.machine, mutant.machine is MICROVM
+        spec, has_fw_cfg = mutant.machine, mutant.machine is not BARE
         blob = build(spec, sources=mutant.sources() if mutant.file else None)
-        modules = [Module(str(initrd))] if on_microvm else []
+        modules = [Module(str(initrd))] if has_fw_cfg else []
         with Kernel.from_bytes(kernel_image(), "guest") as kernel:
-            memory = 5 * GIB if on_microvm else 64 * MIB
+            memory = 5 * GIB if has_fw_cfg else 64 * MIB
             plan = make_plan(spec, blob.data, kernel, memory=memory, modules=modules, cmdline="hello", dma=mutant.dma)
             if mutant.refused:
                 plan = plan._replace(modules=(plan.modules[0]._replace(payload=RefusedOnce(str(initrd))),))

@@ -65,8 +65,8 @@ def spec(request):
 
 def plan_for(spec, kernel=None, blob=None, engine=None, **more):
     kernel = kernel or Kernel.from_bytes(default_guest(64), "guest")
-    reserved = engine.host_reserved if engine else ()
     more = {"memory": 64 * MIB, **more}
+    reserved = engine.host_reserved(spec, more["memory"]) if engine else ()
     return make_plan(spec, (blob or default_blob(spec)).data, kernel, host_reserved=reserved, **more)
 
 
@@ -162,7 +162,8 @@ def test_qboot_is_judged_here_as_on_the_board(guest_file, accelerator, tmp_path)
     with Kernel.open(guest_file("vmlinux-6.1")) as kernel:
         modules = [Module(str(tmp_path / "initrd"))]
         rom = QBOOT.read_bytes()
-        plan = make_plan(MICROVM, rom, kernel, memory=512 * MIB, modules=modules, host_reserved=engine.host_reserved)
+        reserved = engine.host_reserved(MICROVM, 512 * MIB)
+        plan = make_plan(MICROVM, rom, kernel, memory=512 * MIB, modules=modules, host_reserved=reserved)
         outcome = run(plan, engine)
     assert outcome.handoff is not None
     violated = [finding.clause for finding in outcome.findings if finding.status == VIOLATED]
@@ -180,6 +181,8 @@ def test_the_guest_is_looked_at_where_it_leaves(capsys):
 
 # How it ends.
 
+_PULSE_RESET = "    mov al, 0xfe\n    out 0x64, al\n    jmp handoff_here\n"
+
 _HERE = "    mov ebx, START_INFO_PADDR\n"
 
 
@@ -188,7 +191,6 @@ _HERE = "    mov ebx, START_INFO_PADDR\n"
     [
         ("    ud2\n", FAULT, "triple fault"),
         ("    jmp handoff_here\n", LIMIT, "seconds of wall time"),
-        ("    mov al, 0xfe\n    out 0x64, al\n    jmp handoff_here\n", LIMIT, "seconds of wall time"),  # microvm has no i8042
         ("    cli\n    hlt\n", HALT, "hlt with interrupts off"),
         ("    int3\n", FAULT, "triple fault"),
     ],
@@ -204,6 +206,13 @@ def test_a_run_that_goes_wrong_ends_with_a_report(code, reason, words, spec):
     assert place is not None
     assert place.source.startswith("handoff.s:")
     assert outcome.run.registers["cr0"] & x86.CR0_PE
+
+
+@pytest.mark.usefixtures("needs_qemu")
+def test_the_keyboard_controller_resets_where_there_is_one(spec):
+    blob = build(spec, sources={"handoff.s": asm_source("handoff.s").replace(_HERE, f"handoff_here:\n{_PULSE_RESET}")})
+    outcome = run(plan_for(spec, blob=blob), QemuEngine(), blob=blob, seconds=3.0)
+    assert outcome.run.stop.reason == (RESET if spec.chipset else LIMIT)
 
 
 def test_under_kvm_a_triple_fault_is_a_reset_or_a_fault():

@@ -319,7 +319,7 @@ def test_a_kernel_may_lie_beside_what_the_firmware_uses_of_microvm():
 
 @pytest.mark.parametrize(
     "segments",
-    [((0x1040, 16),), ((0x28000, 16), (0x1040, 16)), ((0x40000, 16), (0x100000, 16)), ((0x100000, 16), (1 << 32, 16))],
+    [((0x1F00, 16),), ((0x28000, 16), (0x1F00, 16)), ((0x40000, 16), (0x100000, 16)), ((0x100000, 16), (1 << 32, 16))],
 )
 def test_fw_cfg_tells_one_range_for_the_kernel(segments):
     """The firmware stops at one that is not in one range of RAM, or below its own data: so does the plan."""
@@ -358,8 +358,10 @@ def test_a_rom_lies_at_two_places_and_is_one():
     assert memory.read(0xFFFFE000, 4) == b"\0ab\3"
     memory.view(0xFFFFFFFF, 1)[:] = b"z"
     assert memory.read(0xFFFFF, 1) == b"z"
+    assert memory.read(0xFDFFF, 3) == b"\0\0a"  # RAM ends where it begins
+    assert memory.view(0xFDFFF, 1)
     with pytest.raises(BootError, match="no memory"):
-        memory.read(0xFDFFF, 2)
+        memory.view(0xFDFFF, 2)
 
 
 def test_a_rom_that_is_one_refuses_stores_at_both_places():

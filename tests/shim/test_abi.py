@@ -4,14 +4,31 @@ Generator and checker share these definitions, so a wrong one would agree with i
 on purpose, and taken from no definition of ours.
 """
 
-import itertools
 import struct
 
 import pytest
 from pvhboot.shim import defs, image, machines
-from pvhboot.shim.abi import acpi_loader, boot_params, e820, firmware, fw_cfg, multiboot, params, pvh, x86
+from pvhboot.shim.abi import (
+    acpi,
+    acpi_loader,
+    apic,
+    boot_params,
+    chipset,
+    e820,
+    firmware,
+    fw_cfg,
+    mptable,
+    multiboot,
+    pam,
+    params,
+    pci,
+    pic,
+    pm,
+    pvh,
+    smbios,
+    x86,
+)
 from pvhboot.shim.abi.layout import Layout
-from pvhboot.shim.errors import BootError
 
 # (structure, size, {field: (offset, size)}), in bytes.
 LAYOUTS = [
@@ -79,8 +96,130 @@ LAYOUTS = [
             "padding": (125, 3),
         },
     ),
+    (
+        acpi.RSDP,
+        36,
+        {
+            "signature": (0, 8),
+            "checksum": (8, 1),
+            "oem_id": (9, 6),
+            "revision": (15, 1),
+            "rsdt_address": (16, 4),
+            "length": (20, 4),
+            "xsdt_address": (24, 8),
+            "extended_checksum": (32, 1),
+            "reserved": (33, 3),
+        },
+    ),
+    (
+        acpi.SDT_HEADER,
+        36,
+        {
+            "signature": (0, 4),
+            "length": (4, 4),
+            "revision": (8, 1),
+            "checksum": (9, 1),
+            "oem_id": (10, 6),
+            "oem_table_id": (16, 8),
+            "oem_revision": (24, 4),
+            "creator_id": (28, 4),
+            "creator_revision": (32, 4),
+        },
+    ),
+    (boot_params.SETUP_DATA_HEAD, 16, {"next": (0, 8), "type": (8, 4), "len": (12, 4)}),
+    (
+        mptable.MP_FLOATING,
+        16,
+        {"signature": (0, 4), "table": (4, 4), "length": (8, 1), "revision": (9, 1), "checksum": (10, 1), "features": (11, 5)},
+    ),
+    (
+        mptable.MP_TABLE,
+        44,
+        {
+            "signature": (0, 4),
+            "length": (4, 2),
+            "revision": (6, 1),
+            "checksum": (7, 1),
+            "oem": (8, 8),
+            "product": (16, 12),
+            "oem_table": (28, 4),
+            "oem_size": (32, 2),
+            "entries": (34, 2),
+            "local_apic": (36, 4),
+            "extended_length": (40, 2),
+            "extended_checksum": (42, 1),
+            "reserved": (43, 1),
+        },
+    ),
+    (
+        mptable.MP_PROCESSOR_ENTRY,
+        20,
+        {
+            "type": (0, 1),
+            "apic_id": (1, 1),
+            "apic_version": (2, 1),
+            "flags": (3, 1),
+            "signature": (4, 4),
+            "features": (8, 4),
+            "reserved": (12, 8),
+        },
+    ),
+    (mptable.MP_BUS_ENTRY, 8, {"type": (0, 1), "bus": (1, 1), "name": (2, 6)}),
+    (
+        mptable.MP_IO_APIC_ENTRY,
+        8,
+        {"type": (0, 1), "apic_id": (1, 1), "version": (2, 1), "flags": (3, 1), "paddr": (4, 4)},
+    ),
+    (
+        mptable.MP_INTERRUPT_ENTRY,
+        8,
+        {
+            "type": (0, 1),
+            "kind": (1, 1),
+            "flags": (2, 2),
+            "source_bus": (4, 1),
+            "source_irq": (5, 1),
+            "apic_id": (6, 1),
+            "pin": (7, 1),
+        },
+    ),
+    (
+        smbios.SMBIOS_21,
+        31,
+        {
+            "anchor": (0, 4),
+            "checksum": (4, 1),
+            "length": (5, 1),
+            "major": (6, 1),
+            "minor": (7, 1),
+            "max_structure_size": (8, 2),
+            "revision": (10, 1),
+            "formatted": (11, 5),
+            "dmi_anchor": (16, 5),
+            "dmi_checksum": (21, 1),
+            "table_length": (22, 2),
+            "table_address": (24, 4),
+            "structures": (28, 2),
+            "bcd_revision": (30, 1),
+        },
+    ),
+    (
+        smbios.SMBIOS_30,
+        24,
+        {
+            "anchor": (0, 5),
+            "checksum": (5, 1),
+            "length": (6, 1),
+            "major": (7, 1),
+            "minor": (8, 1),
+            "docrev": (9, 1),
+            "revision": (10, 1),
+            "reserved": (11, 1),
+            "max_table_size": (12, 4),
+            "table_address": (16, 8),
+        },
+    ),
 ]
-TEXTS = ("name", "file", "dest", "src", "padding")
 BIG_ENDIAN = (fw_cfg.FW_CFG_FILE, fw_cfg.FW_CFG_DMA)
 
 
@@ -92,10 +231,12 @@ def test_layout(layout, size, fields):
 
 @pytest.mark.parametrize(("layout", "size", "fields"), LAYOUTS, ids=lambda value: getattr(value, "_prefix", None))
 def test_each_field_lies_in_the_right_byte_order_where_it_is_said_to(layout, size, fields):
+    zeros = layout.unpack(bytes(size))
     for name, (offset, width) in fields.items():
         data = bytes(range(0xA1, 0xA1 + width))
-        value = data if name in TEXTS else int.from_bytes(data, "big" if layout in BIG_ENDIAN else "little")
-        record = layout.unpack(bytes(size))._replace(**{name: value})
+        is_text = isinstance(getattr(zeros, name), bytes)
+        value = data if is_text else int.from_bytes(data, "big" if layout in BIG_ENDIAN else "little")
+        record = zeros._replace(**{name: value})
         expected = bytearray(size)
         expected[offset : offset + width] = data
         assert layout.pack(record) == bytes(expected)
@@ -227,14 +368,11 @@ CONSTANTS = [
             "DEBUGCON_PORT": 0x402,
             "PANIC_PREFIX": "pvhboot panic",
             "ROM_MARK": b"pvhboot\x00",
-            "POST_PROTECTED_MODE": 0x10,
-            "POST_PARAMS": 0x20,
-            "POST_MEMMAP": 0x30,
-            "POST_MODULES": 0x38,
-            "POST_ACPI": 0x3C,
-            "POST_START_INFO": 0x40,
-            "POST_STAGE": 0x50,
-            "POST_HANDOFF": 0x60,
+            "MARK_FIRMWARE_PORT": 0xF5,
+            "MARK_LINUX_PORT": 0xF4,
+            "MARK_FIRMWARE_START": 1,
+            "MARK_LINUX_FW_CFG": 2,
+            "MARK_LINUX_PVH": 4,
         },
     ),
     (
@@ -256,6 +394,7 @@ CONSTANTS = [
             "FW_CFG_INITRD_SIZE": 0x0B,
             "FW_CFG_MAX_CPUS": 0x0F,
             "FW_CFG_KERNEL_ENTRY": 0x10,
+            "FW_CFG_KERNEL_DATA": 0x11,
             "FW_CFG_INITRD_DATA": 0x12,
             "FW_CFG_CMDLINE_SIZE": 0x14,
             "FW_CFG_CMDLINE_DATA": 0x15,
@@ -298,8 +437,184 @@ CONSTANTS = [
             "LOADER_ZONE_FSEG": 2,
         },
     ),
-    (machines, {"FW_CFG_DIR_CHUNK": 40, "FW_CFG_MAX_E820": 123, "CMDLINE_MAX": 0x8000}),
-    (machines, {"LOADER_MAX_BYTES": 0x4000, "ALLOCATED_MAX": 32, "FW_CFG_WORDS": 4, "ACPI_WORDS": 6}),
+    (
+        acpi,
+        {
+            "RSDP_SIGNATURE": b"RSD PTR ",
+            "RSDP_V1_BYTES": 20,
+            "RSDP_REVISION_2": 2,
+            "FADT_SIGNATURE": b"FACP",
+            "FADT_DSDT": 40,
+        },
+    ),
+    # Linux Documentation/arch/x86/boot.rst and zero-page.rst: offset and struct format of a field.
+    (
+        boot_params,
+        {
+            "SETUP_SECTS": (0x1F1, "<B"),
+            "VERSION": (0x206, "<H"),
+            "KERNEL_VERSION": (0x20E, "<H"),
+            "PAYLOAD": (0x248, "<II"),
+            "BOOT_FLAG": (0x1FE, b"\x55\xaa"),
+            "HEADER_MAGIC": (0x202, b"HdrS"),
+            "HEADER": 0x1F1,
+            "HEADER_JUMP": 0x201,
+            "HEADER_MIN": 0x23C,
+            "HEADER_MAX": 0x290,
+            "TYPE_OF_LOADER": (0x210, "<B"),
+            "LOADFLAGS": (0x211, "<B"),
+            "RAMDISK_IMAGE": (0x218, "<I"),
+            "RAMDISK_SIZE": (0x21C, "<I"),
+            "CMD_LINE_PTR": (0x228, "<I"),
+            "ALIGNMENT": (0x230, "<I"),
+            "RELOCATABLE": (0x234, "<B"),
+            "SETUP_DATA": (0x250, "<Q"),
+            "PREF_ADDRESS": (0x258, "<Q"),
+            "INIT_SIZE": (0x260, "<I"),
+            "LOADED_HIGH": 1,
+            "LOADER_UNDEFINED": 0xFF,
+            "PROTOCOL_MIN": 0x206,
+            "PROTOCOL_INIT_SIZE": 0x20A,
+            "BOOT_PARAMS_BYTES": 4096,
+            "ACPI_RSDP_ADDR": (0x70, "<Q"),
+            "E820_ENTRIES": (0x1E8, "<B"),
+            "E820_TABLE": 0x2D0,
+            "SECTOR_BYTES": 512,
+            "DEFAULT_SETUP_SECTS": 4,
+            "PAYLOAD_PROTOCOL": 0x208,
+            "KERNEL_VERSION_BASE": 0x200,
+        },
+    ),
+    # Intel 82441FX and 82Q35 datasheets; the chipsets themselves stand below.
+    (
+        chipset,
+        {
+            "PAM_REGISTERS": 7,
+            "UPPER_MEMORY": 0xC0000,
+            "F_SEGMENT": 0xF0000,
+            "F_SEGMENT_END": 0x100000,
+            "LOW_HOLE": 0xA0000,
+            "PM_BASE": 0x600,
+            "PM_BASE_IO": 1,
+            "PCIEXBAR": 0xB0000000,
+            "PCIEXBAR_ENABLE": 1,
+            "PCIEXBAR_SIZE": 0x10000000,
+            "ELCR_PORT": 0x4D0,
+            "PIRQ_IRQS": (10, 10, 11, 11),
+        },
+    ),
+    # PCI Local Bus Specification 3.0; PCI Express Base Specification, 7.2.2 (ECAM).
+    (
+        pci,
+        {
+            "PCI_CONFIG_ADDRESS": 0xCF8,
+            "PCI_CONFIG_DATA": 0xCFC,
+            "PCI_CONFIG_ENABLE": 0x80000000,
+            "PCI_VENDOR_ID": 0x00,
+            "PCI_HEADER_TYPE": 0x0E,
+            "PCI_HEADER_MULTI_FUNCTION": 0x80,
+            "PCI_INTERRUPT_LINE": 0x3C,
+            "PCI_INTERRUPT_PIN": 0x3D,
+            "PCI_BUSES": 256,
+            "PCI_SLOTS": 32,
+            "PCI_FUNCTIONS": 8,
+            "PCI_CONFIG_SIZE": 256,
+            "PCIE_CONFIG_SIZE": 4096,
+        },
+    ),
+    # Intel SDM volume 3, chapter 11; Intel 82093AA datasheet.
+    (
+        apic,
+        {
+            "LOCAL_APIC": 0xFEE00000,
+            "IO_APIC": 0xFEC00000,
+            "LOCAL_APIC_VERSION": 0x14,
+            "IO_APIC_VERSION": 0x11,
+            "APIC_SVR": 0xFEE000F0,
+            "APIC_SVR_ENABLE": 0x100,
+            "APIC_ICR": 0xFEE00300,
+            "APIC_ICR_INIT": 0x500,
+            "APIC_ICR_STARTUP": 0x600,
+            "APIC_ICR_ASSERT": 0x4000,
+            "APIC_ICR_ALL_BUT_SELF": 0xC0000,
+            "CPUID_1_EBX_APIC_ID_SHIFT": 24,
+            "APIC_IDS": 256,
+            "ISA_IRQS": 16,
+            "CASCADE_IRQ": 2,
+            "TIMER_PIN": 2,
+        },
+    ),
+    # Intel MultiProcessor Specification 1.4, chapter 4.
+    (
+        mptable,
+        {
+            "MP_FLOATING_SIGNATURE": b"_MP_",
+            "MP_TABLE_SIGNATURE": b"PCMP",
+            "MP_SPEC_1_4": 4,
+            "MP_PARAGRAPH": 16,
+            "MP_BASE_MEMORY": 0x9FC00,
+            "MP_PROCESSOR": 0,
+            "MP_BUS": 1,
+            "MP_IO_APIC": 2,
+            "MP_IO_INTERRUPT": 3,
+            "MP_LOCAL_INTERRUPT": 4,
+            "MP_PROCESSOR_ENABLED": 1,
+            "MP_PROCESSOR_BOOTSTRAP": 2,
+            "MP_IO_APIC_ENABLED": 1,
+            "MP_INT": 0,
+            "MP_NMI": 1,
+            "MP_EXTINT": 3,
+            "MP_CONFORMING": 0,
+            "MP_ACTIVE_HIGH": 1,
+            "MP_LEVEL": 0xC,
+            "MP_ALL_APICS": 0xFF,
+        },
+    ),
+    # DSP0134, 5.2; QEMU hw/smbios/smbios.c.
+    (
+        smbios,
+        {
+            "SMBIOS_ANCHOR_FILE": b"etc/smbios/smbios-anchor",
+            "SMBIOS_TABLES_FILE": b"etc/smbios/smbios-tables",
+            "SMBIOS_21_ANCHOR": b"_SM_",
+            "SMBIOS_21_DMI_ANCHOR": b"_DMI_",
+            "SMBIOS_30_ANCHOR": b"_SM3_",
+        },
+    ),
+    (
+        pam,
+        {"SHADOW_START": 0xC0000, "SHADOW_END": 0x100000, "OPTION_ROMS_END": 0xE0000, "PAM_READ": 1, "PAM_WRITE": 2},
+    ),
+    # Intel 8259A datasheet; QEMU hw/intc/i8259_common.c.
+    (
+        pic,
+        {
+            "PIC_MASTER_PORT": 0x20,
+            "PIC_SLAVE_PORT": 0xA0,
+            "PIC_PORTS": 2,
+            "PIC_ICW1": 0x10,
+            "PIC_ICW1_IC4": 0x01,
+            "PIC_ICW1_SINGLE": 0x02,
+            "ELCR_WRITABLE": (0xF8, 0xDE),
+        },
+    ),
+    # ACPI 6.4, 4.8.3; Intel 82371AB datasheet, 7.2; Intel ICH9 datasheet, 13.8.3.
+    (
+        pm,
+        {
+            "PM1_STATUS": 0,
+            "PM1_ENABLE": 2,
+            "PM1_CONTROL": 4,
+            "PM_TIMER": 8,
+            "PM1_STATUS_TMR_STS": 1,
+            "PM1_CONTROL_SCI_EN": 1,
+            "PM1_CONTROL_SLP_EN": 0x2000,
+            "PM_TIMER_BITS": 24,
+            "PM_TIMER_HZ": 3579545,
+            "APM_CONTROL_PORT": 0xB2,
+            "POWER_MANAGEMENT": {"i440fx": (64, 0xF1, 0xF0), "q35": (128, 0x02, 0x03)},
+        },
+    ),
 ]
 
 
@@ -312,19 +627,119 @@ def test_constant(module, name, value):
     assert getattr(module, name) == value
 
 
+def module_name(value):
+    return value.__name__.rpartition(".")[2] if hasattr(value, "__name__") else None
+
+
+ALL = ("",)
+
+
 @pytest.mark.parametrize(
     ("module", "prefixes", "others"),
     [
         (x86, ("CR0_", "EFLAGS_"), {"CR0_NAMES"}),
         (fw_cfg, ("FW_CFG_", "E820_"), {"FW_CFG_FILE", "FW_CFG_DMA"}),
-        (firmware, ("POST_", "ROM_", "PANIC_"), set()),
+        (firmware, ("POST_", "ROM_", "PANIC_", "MARK_"), set()),
         (acpi_loader, ("LOADER_", "RSDP_"), set()),
+        # All that these have; what is named here is imported, or pinned by a test of its own.
+        (acpi, ALL, {"RSDP", "SDT_HEADER"}),
+        (boot_params, ALL, {"SETUP_DATA_HEAD"}),
+        (chipset, ALL, {"PCI_SLOTS", "I440FX", "ICH9"}),
+        (pci, ALL, set()),
+        (apic, ALL, set()),
+        (
+            mptable,
+            ALL,
+            {"MP_FLOATING", "MP_TABLE", "MP_PROCESSOR_ENTRY", "MP_BUS_ENTRY", "MP_IO_APIC_ENTRY", "MP_INTERRUPT_ENTRY"},
+        ),
+        (smbios, ALL, {"SMBIOS_21", "SMBIOS_30"}),
+        (pam, ALL, {"F_SEGMENT", "F_SEGMENT_END", "PAM_PIECES", "UPPER_MEMORY"}),
+        (pic, ALL, set()),
+        (pm, ALL, {"I440FX", "ICH9"}),
     ],
-    ids=["x86", "fw_cfg", "firmware", "acpi_loader"],
+    ids=module_name,
 )
 def test_no_constant_is_left_out(module, prefixes, others):
     pinned = {name for one, values in CONSTANTS if one is module for name in values}
-    assert {name for name in vars(module) if name.startswith(prefixes)} - pinned == others
+    public = {name for name in vars(module) if name.isupper() and not name.startswith("_")}
+    assert {name for name in public if name.startswith(prefixes)} - pinned == others
+
+
+# The chipsets, by their datasheets; where interrupts go by QEMU hw/isa/piix3.c and hw/isa/lpc_ich9.c.
+
+
+def test_i440fx():
+    assert chipset.I440FX._asdict() == {
+        "name": "i440fx",
+        "host": (0, 0),
+        "host_id": 0x12378086,
+        "pam": 0x59,
+        "pciexbar": None,
+        "isa": (1, 0),
+        "isa_id": 0x70008086,
+        "pirq": (0x60,),
+        "pm": (1, 3),
+        "pm_base": 0x40,
+        "pm_control": 0x80,
+        "pm_enable": 0x01,
+        "pirqs": (3, 0, 1, 2) * 8,
+        "pins": (10, 10, 11, 11, 10, 10, 11, 11),
+    }
+
+
+def test_ich9():
+    assert chipset.ICH9._asdict() == {
+        "name": "q35",
+        "host": (0, 0),
+        "host_id": 0x29C08086,
+        "pam": 0x90,
+        "pciexbar": 0x60,
+        "isa": (31, 0),
+        "isa_id": 0x29188086,
+        "pirq": (0x60, 0x68),
+        "pm": (31, 0),
+        "pm_base": 0x40,
+        "pm_control": 0x44,
+        "pm_enable": 0x80,
+        "pirqs": (4, 5, 6, 7) * 6 + (4, 0, 0, 0, 0, 0, 4, 0),
+        "pins": (16, 17, 18, 19, 20, 21, 22, 23),
+    }
+
+
+@pytest.mark.parametrize(
+    ("place", "address"),
+    [
+        ((0, 0, 0), 0x80000000),
+        ((1, 3, 0x40), 0x80000B40),
+        ((31, 7, 0xFF), 0x8000FFFC),
+        ((31, 0, 0x3D), 0x8000F83C),
+        ((2, 1, 0x0E, 5), 0x8005110C),
+    ],
+)
+def test_config_address(place, address):
+    assert pci.config_address(*place) == address
+
+
+# (register, bit, start, end): 82441FX datasheet, table 10 (PAM registers and associated memory segments).
+PAM_PIECES = [
+    (1, 0, 0xC0000, 0xC4000),
+    (1, 4, 0xC4000, 0xC8000),
+    (2, 0, 0xC8000, 0xCC000),
+    (2, 4, 0xCC000, 0xD0000),
+    (3, 0, 0xD0000, 0xD4000),
+    (3, 4, 0xD4000, 0xD8000),
+    (4, 0, 0xD8000, 0xDC000),
+    (4, 4, 0xDC000, 0xE0000),
+    (5, 0, 0xE0000, 0xE4000),
+    (5, 4, 0xE4000, 0xE8000),
+    (6, 0, 0xE8000, 0xEC000),
+    (6, 4, 0xEC000, 0xF0000),
+    (0, 4, 0xF0000, 0x100000),
+]
+
+
+def test_pam_pieces():
+    assert [tuple(piece) for piece in pam.PAM_PIECES] == PAM_PIECES
 
 
 def test_names_of_cr0_bits_are_those_of_the_constants():
@@ -333,13 +748,13 @@ def test_names_of_cr0_bits_are_those_of_the_constants():
     }
 
 
-@pytest.mark.parametrize("spec", machines.MACHINES.values(), ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", machines.FIRMWARES.values(), ids=lambda spec: spec.name)
 def test_descriptors(spec):
-    symbols = defs.firmware_symbols(spec, False, 0x10000)
+    symbols = defs.firmware_symbols(spec, defs.Options())
     assert symbols["DESC_CODE32"] == 0x00CF9B000000FFFF
     assert symbols["DESC_DATA32"] == 0x00CF93000000FFFF
     assert symbols["DESC_TSS"] == 0x0000890000000067
-    assert (symbols["SEL_CODE32"], symbols["SEL_DATA32"], symbols["SEL_TSS"]) == (0x08, 0x10, 0x18)
+    assert (symbols["SEL_CODE32"], symbols["SEL_DATA32"], symbols["SEL_TSS"]) == (0x10, 0x18, 0x08)
     assert symbols["GDT_SIZE"] == 32
     assert symbols["MTRR_DEF_TYPE_VALUE"] == 0x806
 
@@ -369,12 +784,20 @@ FW_CFG_SYMBOLS = {
     "FW_CFG_READ_KERNEL_ENTRY": 0x0A001000,
     "FW_CFG_READ_KERNEL_ADDR": 0x0A000700,
     "FW_CFG_READ_KERNEL_SIZE": 0x0A000800,
+    "FW_CFG_READ_KERNEL_DATA": 0x0A001100,
+    "FW_CFG_READ_SETUP_DATA": 0x0A001800,
+    "FW_CFG_READ_NB_CPUS": 0x0A000500,
     "FW_CFG_READ_CMDLINE_SIZE": 0x0A001400,
     "FW_CFG_READ_CMDLINE_DATA": 0x0A001500,
     "FW_CFG_READ_INITRD_ADDR": 0x0A000A00,
     "FW_CFG_READ_INITRD_SIZE": 0x0A000B00,
     "FW_CFG_READ_INITRD_DATA": 0x0A001200,
     "FW_CFG_READ_ON": 0x02000000,
+    "FW_CFG_READ_SELECTED": 0x0A000000,
+    "FW_CFG_NUMBER_BYTES": 0x04000000,
+    "FW_CFG_DIR_FIRST_BYTES": 0x040A0000,  # 2564
+    "FW_CFG_DIR_NEXT_BYTES": 0x000A0000,  # 2560
+    "BOOT_HEADER_BYTES": 0x90020000,  # 0x290
     "FW_CFG_SIGNATURE_VALUE": 0x554D4551,  # QEMU
     "FW_CFG_DMA_SIGNATURE_VALUE": 0x554D4551,
     "E820_FILE_0": 0x2F637465,  # etc/
@@ -383,33 +806,116 @@ FW_CFG_SYMBOLS = {
     "FW_CFG_DMA_PADDR_SWAPPED": 0x20100000,
     "FW_CFG_WORD_PADDR": 0x1030,
     "ENTRY_POINTER": 0x1034,
+    "KERNEL_ADDR_PADDR": 0x1038,
+    "KERNEL_SIZE_PADDR": 0x103C,
+    "LINUX_ENTRY": 0x1040,
     "TRANSFER_PADDR": 0x3000,
     "STRINGS_PADDR": 0x20000,
-    "LOW_ROM_END": 0x100000,
+    "FIRMWARE_END": 0x28000,
+    "LOW_HOLE_END": 0x100000,
+    "FROM_FW_CFG": 1,
+}
+
+# And those of the Linux boot protocol.
+LINUX_SYMBOLS = {
+    "BOOT_HEADER": 0x1F1,
+    "BOOT_HEADER_JUMP": 0x201,
+    "BOOT_HEADER_MAGIC": 0x202,
+    "BOOT_HEADER_MAGIC_VALUE": 0x53726448,  # HdrS
+    "BOOT_HEADER_MIN": 0x23C,
+    "BOOT_HEADER_MAX": 0x290,
+    "BOOT_VERSION": 0x206,
+    "BOOT_PROTOCOL_MIN": 0x206,
+    "BOOT_PROTOCOL_INIT_SIZE": 0x20A,
+    "BOOT_TYPE_OF_LOADER": 0x210,
+    "BOOT_LOADER_UNDEFINED": 0xFF,
+    "BOOT_LOADFLAGS": 0x211,
+    "BOOT_LOADED_HIGH": 1,
+    "BOOT_RAMDISK_IMAGE": 0x218,
+    "BOOT_RAMDISK_SIZE": 0x21C,
+    "BOOT_CMD_LINE_PTR": 0x228,
+    "BOOT_ALIGNMENT": 0x230,
+    "BOOT_RELOCATABLE": 0x234,
+    "BOOT_SETUP_DATA": 0x250,
+    "BOOT_PREF_ADDRESS": 0x258,
+    "BOOT_INIT_SIZE": 0x260,
+    "BOOT_ACPI_RSDP_ADDR": 0x70,
+    "BOOT_E820_ENTRIES": 0x1E8,
+    "BOOT_E820_TABLE": 0x2D0,
+    "BOOT_PARAMS_PADDR": 0x4000,
+    "SIZEOF_BOOT_PARAMS": 4096,
+    "SETUP_DATA_PADDR": 0x10000,
+    "SETUP_DATA_END": 0x20000,
+    "SETUP_DATA_MAX": 32,
+    "SETUP_DATA_NEXT": 0,
+    "SETUP_DATA_LEN": 12,
+    "SIZEOF_SETUP_DATA": 16,
+}
+WITH_FW_CFG = [spec for spec in machines.FIRMWARES.values() if spec is not machines.BARE]
+
+
+@pytest.mark.parametrize("spec", WITH_FW_CFG, ids=lambda spec: spec.name)
+def test_symbols_of_fw_cfg(spec):
+    symbols = defs.firmware_symbols(spec, defs.Options())
+    assert {name: symbols[name] for name in FW_CFG_SYMBOLS} == FW_CFG_SYMBOLS
+    assert {name: symbols[name] for name in LINUX_SYMBOLS} == LINUX_SYMBOLS
+    assert symbols["E820_PADDR"] == (0x3000 if spec is machines.MICROVM else 0x8000)
+    assert "PARAMS_PADDR" not in symbols
+
+
+def test_bare_has_no_symbols_of_fw_cfg():
+    symbols = defs.firmware_symbols(machines.BARE, defs.Options())
+    others = {*FW_CFG_SYMBOLS, *LINUX_SYMBOLS} - {"ENTRY_POINTER", "STRINGS_PADDR", "FROM_FW_CFG"}
+    assert not others & symbols.keys()
+    assert (symbols["ENTRY_POINTER"], symbols["FROM_FW_CFG"]) == (0xFFFF000C, 0)
+
+
+# Which parts a firmware has: ACPI, CHIPSET, DETECTS, MACHINE_RECORDS, MP_RAM.
+PARTS = {
+    "bare": (0, 0, 0, None, None),
+    "microvm": (0, 0, 0, None, 1),
+    "microvm-acpi": (1, 0, 0, None, None),
+    "pc": (1, 1, 0, 1, 0),
+    "q35": (1, 1, 0, 1, 0),
+    "universal": (1, 1, 1, 3, 1),
 }
 
 
+@pytest.mark.parametrize("spec", machines.FIRMWARES.values(), ids=lambda spec: spec.name)
+def test_the_parts_of_a_firmware(spec):
+    symbols = defs.firmware_symbols(spec, defs.Options())
+    names = ("ACPI", "CHIPSET", "DETECTS", "MACHINE_RECORDS", "MP_RAM")
+    assert tuple(symbols.get(name) for name in names) == PARTS[spec.name]
+
+
 @pytest.mark.parametrize(
-    ("rom_size", "low_rom", "rom"),
-    [(0x10000, 0xF0000, 0xFFFF0000), (0x20000, 0xE0000, 0xFFFE0000), (0x40000, 0xE0000, 0xFFFC0000)],
+    ("options", "values"),
+    [
+        (defs.Options(), (0, 0)),
+        (defs.Options(verbose=True), (1, 0)),
+        (defs.Options(marks=True), (0, 1)),
+        (defs.Options(0x20000, True, True), (1, 1)),
+    ],
 )
-def test_symbols_of_microvm(rom_size, low_rom, rom):
-    symbols = defs.firmware_symbols(machines.MICROVM, False, rom_size)
-    assert {name: symbols[name] for name in FW_CFG_SYMBOLS} == FW_CFG_SYMBOLS
-    with_acpi = defs.firmware_symbols(machines.MICROVM_ACPI, False, rom_size)
-    assert {name: with_acpi[name] for name in FW_CFG_SYMBOLS} == FW_CFG_SYMBOLS
-    assert (symbols["E820_PADDR"], with_acpi["E820_PADDR"]) == (0x3000, 0x8000)
-    assert (symbols["ACPI"], with_acpi["ACPI"]) == (0, 1)
-    assert (symbols["LOW_ROM_START"], symbols["ROM_PADDR"], symbols["ROM_SIZE"]) == (low_rom, rom, rom_size)
-    assert "PARAMS_PADDR" not in symbols
-    assert not any(name.startswith("FW_CFG_") for name in defs.firmware_symbols(machines.BARE, False, rom_size))
+def test_the_options_of_a_build(options, values):
+    symbols = defs.firmware_symbols(machines.MICROVM, options)
+    assert (symbols["VERBOSE"], symbols["MARKS"]) == values
+    assert {name: value for name, value in symbols.items() if name.startswith("MARK_")} == {
+        "MARK_FIRMWARE_PORT": 0xF5,
+        "MARK_LINUX_PORT": 0xF4,
+        "MARK_FIRMWARE_START": 1,
+        "MARK_LINUX_FW_CFG": 2,
+        "MARK_LINUX_PVH": 4,
+    }
 
 
-# And those of the table-loader.
+# The table-loader.
 ACPI_SYMBOLS = {
     "LOADER_ALLOCATE": 1,
     "LOADER_ALLOCATE_FILE": 4,
     "LOADER_ALLOCATE_ALIGN": 60,
+    "LOADER_ALLOCATE_ZONE": 64,
+    "LOADER_ZONE_FSEG": 2,
     "LOADER_ADD_POINTER": 2,
     "LOADER_ADD_POINTER_DEST": 4,
     "LOADER_ADD_POINTER_SRC": 60,
@@ -440,150 +946,181 @@ ACPI_SYMBOLS = {
     "PAGE_SIZE": 0x1000,
     "FW_CFG_READ_TO_SKIP": 0x06000000,
     "FW_CFG_WRITE_ON": 0x10000000,
+    "RSDP_PADDR": 0x1044,
+    "ACPI_TOP": 0x1048,
+    "ACPI_BOTTOM": 0x104C,
+    "ACPI_FLOOR": 0x1050,
+    "ACPI_POINTER": 0x1054,
+    "ACPI_POINTER_HIGH": 0x1058,
 }
 
-
-def test_symbols_of_microvm_acpi():
-    symbols = defs.firmware_symbols(machines.MICROVM_ACPI, False, 0x10000)
-    assert {name: symbols[name] for name in ACPI_SYMBOLS} == ACPI_SYMBOLS
-    words = [symbols[name] for name in ("RSDP_PADDR", "ACPI_TOP", "ACPI_BOTTOM", "ACPI_FLOOR", "ACPI_POINTER")]
-    assert words == [0x1040, 0x1044, 0x1048, 0x104C, 0x1050]
-    assert not ACPI_SYMBOLS.keys() & defs.firmware_symbols(machines.MICROVM, False, 0x10000).keys()
-
-
-def test_where_the_entry_of_bare_stands():
-    assert defs.firmware_symbols(machines.BARE, False, 0x20000)["ENTRY_POINTER"] == 0xFFFF000C
-
-
-LOW_MEMORY = {
-    "bare": [
-        ("firmware GDT", 0x1000, 0x1020),
-        ("firmware stack", 0x2000, 0x3000),
-        ("start_info", 0x6000, 0x6038),
-        ("module list", 0x6040, 0x6F40),
-        ("memory map", 0x7000, 0x7BD0),
-        ("command lines", 0x20000, 0x28000),
-    ],
-    "microvm": [
-        ("firmware GDT", 0x1000, 0x1020),
-        ("firmware stack", 0x2000, 0x3000),
-        ("start_info", 0x6000, 0x6038),
-        ("module list", 0x6040, 0x6060),
-        ("memory map", 0x7000, 0x7BD0),
-        ("command line", 0x20000, 0x28000),
-        ("fw_cfg control", 0x1020, 0x1040),
-        ("fw_cfg transfer", 0x3000, 0x3A04),
-    ],
-    "microvm-acpi": [
-        ("firmware GDT", 0x1000, 0x1020),
-        ("firmware stack", 0x2000, 0x3000),
-        ("start_info", 0x6000, 0x6038),
-        ("module list", 0x6040, 0x6060),
-        ("memory map", 0x7000, 0x7BD0),
-        ("command line", 0x20000, 0x28000),
-        ("fw_cfg control", 0x1020, 0x1058),
-        ("fw_cfg transfer", 0x3000, 0x3A04),
-        ("etc/e820", 0x8000, 0x899C),
-        ("table-loader", 0xA000, 0xE000),
-        ("ACPI files", 0x9000, 0x9180),
-    ],
+# PCI, SMBIOS and the F segment.
+CHIPSET_SYMBOLS = {
+    "F_SEGMENT": 0xF0000,
+    "UPPER_MEMORY": 0xC0000,
+    "UPPER_END": 0x105C,
+    "UPPER_START": 0x1060,
+    "FSEG_END": 0x1064,
+    "FSEG_START": 0x1068,
+    "PCI_CONFIG_ADDRESS": 0xCF8,
+    "PCI_CONFIG_DATA": 0xCFC,
+    "PCI_SLOTS": 32,
+    "PCI_INTX": 128,
+    "CONFIG_INTERRUPTS": 0x8000003C,
+    "CONFIG_HEADER": 0x8000000C,
+    "CONFIG_MULTI_FUNCTION": 0x00800000,
+    "CONFIG_FUNCTION_STEP": 0x100,
+    "CONFIG_FUNCTION_MASK": 0x700,
+    "CONFIG_SLOT_STEP": 0x800,
+    "ELCR_HIGH_PORT": 0x4D1,
+    "ELCR_HIGH_VALUE": 0x0C,  # IRQ 10 and 11
+    "HOST_BRIDGE": 0x80000000,
+    "SMBIOS_21_ANCHOR_VALUE": 0x5F4D535F,  # _SM_
+    "SMBIOS_30_ANCHOR_VALUE": 0x334D535F,  # _SM3
+    "SMBIOS_21_CHECKSUM": 4,
+    "SMBIOS_21_DMI_ANCHOR": 16,
+    "SMBIOS_21_DMI_CHECKSUM": 21,
+    "SMBIOS_21_TABLE_ADDRESS": 24,
+    "SIZEOF_SMBIOS_21": 31,
+    "SMBIOS_30_CHECKSUM": 5,
+    "SMBIOS_30_TABLE_ADDRESS": 16,
+    "SIZEOF_SMBIOS_30": 24,
 }
 
-
-@pytest.mark.parametrize("spec", machines.MACHINES.values(), ids=lambda spec: spec.name)
-def test_low_memory(spec):
-    assert [tuple(span) for span in spec.low.spans()] == LOW_MEMORY[spec.name]
-
-
-def test_the_machines():
-    assert {spec.name: tuple(spec)[1:2] + tuple(spec)[3:] for spec in machines.MACHINES.values()} == {
-        "bare": ("params", 3 << 30, 0, False, True, False, 16 << 20, 1 << 40, "ones"),
-        "microvm": ("fw_cfg", 3 << 30, 128 << 10, True, False, False, 16 << 20, 1 << 40, "ones"),
-        "microvm-acpi": ("fw_cfg", 3 << 30, 128 << 10, True, False, True, 16 << 20, 1 << 40, "ones"),
-    }
-
-
-@pytest.mark.parametrize("spec", machines.MACHINES.values(), ids=lambda spec: spec.name)
-def test_low_memory_is_disjoint_below_1_mib_and_not_at_0(spec):
-    spans = sorted(spec.low.spans(), key=lambda span: span.start)
-    assert all(0 < span.start < span.end <= 1 << 20 for span in spans)
-    assert all(one.end <= other.start for one, other in itertools.pairwise(spans))
-
-
-def test_rom_layout():
-    assert machines.PARAMS_PADDR == 0xFFFF0000
-    assert machines.CODE_ORIGIN == 0xFFFF8000
-    assert machines.rom_span(0x20000)[1:] == (0xFFFE0000, 0x100000000)
-
-
-def test_ram_spans_go_around_the_hole():
-    spec = machines.BARE
-    assert [span[1:] for span in machines.ram_spans(spec, 0x10000000)] == [(0, 0x10000000)]
-    assert [span[1:] for span in machines.ram_spans(spec, 0xC0000000)] == [(0, 0xC0000000)]
-    assert [span[1:] for span in machines.ram_spans(spec, 0xC0001000)] == [(0, 0xC0000000), (0x100000000, 0x100001000)]
+# The MP table.
+MP_SYMBOLS = {
+    "MP_FLOATING_SIGNATURE_VALUE": 0x5F504D5F,  # _MP_
+    "MP_FLOATING_SIGNATURE": 0,
+    "MP_FLOATING_TABLE": 4,
+    "MP_FLOATING_LENGTH": 8,
+    "MP_FLOATING_CHECKSUM": 10,
+    "MP_FLOATING_FEATURES": 11,
+    "SIZEOF_MP_FLOATING": 16,
+    "MP_TABLE_LENGTH": 4,
+    "MP_TABLE_CHECKSUM": 7,
+    "MP_TABLE_ENTRIES": 34,
+    "SIZEOF_MP_TABLE": 44,
+    "SIZEOF_MP_PROCESSOR": 20,
+    "SIZEOF_MP_INTERRUPT": 8,
+    "MP_PROCESSOR": 0,
+    "MP_IO_INTERRUPT": 3,
+    "MP_PROCESSOR_ENABLED": 1,
+    "MP_PROCESSOR_BOOTSTRAP": 2,
+    "MP_PCI_FLAGS": 0x0D,  # active high, level
+    "MP_SPEC_1_4": 4,
+    "MP_PARAGRAPH": 16,
+    "MP_BASE_MEMORY": 0x9FC00,
+    "APIC_SVR": 0xFEE000F0,
+    "APIC_SVR_ENABLE": 0x100,
+    "APIC_ICR": 0xFEE00300,
+    "APIC_ICR_INIT": 0x500,
+    "APIC_ICR_STARTUP": 0x600,
+    "APIC_ICR_ASSERT": 0x4000,
+    "APIC_ICR_ALL_BUT_SELF": 0xC0000,
+    "APIC_IDS": 256,
+    "LOCAL_APIC_VERSION": 0x14,
+    "CPUID_1_EBX_APIC_ID_SHIFT": 24,
+    "CPU_POLLS": 1 << 24,
+    "AP_PADDR": 0x3000,
+    "CPU_PRESENT": 0x3100,
+    "CPU_COUNT": 0x3200,
+    "CPU_SIGNATURE": 0x3204,
+    "CPU_FEATURES": 0x3208,
+}
+MP_RAM_SYMBOLS = {"MP_PADDR": 0x9E000, "MP_RAM_END": 0xA0000}
+DETECTS_SYMBOLS = {"MACHINE_POINTER": 0x106C}
 
 
 @pytest.mark.parametrize(
-    ("rom_size", "low"),
-    [(0x1000, 0xFF000), (0x10000, 0xF0000), (0x20000, 0xE0000), (0x21000, 0xE0000), (0x40000, 0xE0000), (0x1000000, 0xE0000)],
+    ("table", "firmwares"),
+    [
+        (ACPI_SYMBOLS, "microvm-acpi pc q35 universal"),
+        (CHIPSET_SYMBOLS, "pc q35 universal"),
+        (MP_SYMBOLS, "microvm pc q35 universal"),
+        (MP_RAM_SYMBOLS, "microvm universal"),
+        (DETECTS_SYMBOLS, "universal"),
+    ],
+    ids=["acpi", "chipset", "mp", "mp-ram", "detects"],
 )
-def test_the_end_of_the_rom_lies_below_1_mib_too(rom_size, low):
-    spec = machines.MICROVM
-    assert machines.low_rom_span(spec, rom_size) == ("low ROM", low, 0x100000)
-    assert [span[1:] for span in machines.visible_ram(spec, 0xC0001000, rom_size)] == [
-        (0, low),
-        (0x100000, 0xC0000000),
-        (0x100000000, 0x100001000),
-    ]
-    assert machines.low_rom_span(machines.BARE, rom_size) is None
-    assert machines.visible_ram(machines.BARE, 0xC0001000, rom_size) == machines.ram_spans(machines.BARE, 0xC0001000)
+def test_symbols_of_a_part(table, firmwares):
+    """They are what they should be where the part is, and not there where it is not."""
+    for spec in machines.FIRMWARES.values():
+        symbols = defs.firmware_symbols(spec, defs.Options())
+        present = {name: symbols[name] for name in table if name in symbols}
+        assert present == (table if spec.name in firmwares.split() else {}), spec.name
 
 
-def test_unknown_machine_is_an_error_that_names_those_there_are():
-    with pytest.raises(BootError, match=r"no machine named 'vax'.*bare"):
-        machines.machine("vax")
+def test_the_code_of_a_processor_fits_before_what_it_writes():
+    """It is copied to AP_PADDR, and CPU_PRESENT is in the same page."""
+    blob = image.build(machines.UNIVERSAL)
+    assert 0 < blob.symbols["ap_end"] - blob.symbols["ap_start"] <= 0x100
 
 
 def test_panics_have_their_own_codes_and_names():
     assert len({panic.code for panic in firmware.PANICS}) == len(firmware.PANICS)
     assert len({panic.name for panic in firmware.PANICS}) == len(firmware.PANICS)
-    posts = {value for name, value in vars(firmware).items() if name.startswith("POST_")}
-    assert not posts & {panic.code for panic in firmware.PANICS}
+
+
+# Progress, of verbose builds.
+POSTS = [
+    (0x10, "PROTECTED_MODE", "flat 32-bit protected mode"),
+    (0x18, "CHIPSET", "the chipset"),
+    (0x20, "PARAMS", "what to boot"),
+    (0x30, "MEMMAP", "the memory map"),
+    (0x38, "MODULES", "kernel, command line and initrd"),
+    (0x3C, "ACPI", "ACPI tables"),
+    (0x3D, "SMBIOS", "SMBIOS tables"),
+    (0x3E, "MP_TABLE", "the MP table"),
+    (0x40, "START_INFO", "start_info"),
+    (0x50, "STAGE", "the custom stage"),
+    (0x60, "HANDOFF", "the handoff"),
+]
+
+
+def test_posts_are_a_contract():
+    assert [tuple(post) for post in firmware.POSTS] == POSTS
+    assert not {code for code, _, _ in POSTS} & {panic.code for panic in firmware.PANICS}
+    assert [firmware.post_message(post) for post in firmware.POSTS] == [f"pvhboot {code:#x} {text}" for code, _, text in POSTS]
 
 
 # Name, code, and which firmwares have it.
+_ACPI = "microvm-acpi pc q35 universal"
+_FW_CFG = f"microvm {_ACPI}"
+_ALL = f"bare {_FW_CFG}"
 PANICS = [
     ("NO_PARAMS", 0xE0, "bare"),
     ("PARAMS_MAGIC", 0xE1, "bare"),
     ("PARAMS_VERSION", 0xE2, "bare"),
     ("PARAMS_SIZE", 0xE3, "bare"),
     ("NO_ENTRY", 0xE4, "bare"),
-    ("E820_COUNT", 0xE5, "bare microvm microvm-acpi"),
+    ("E820_COUNT", 0xE5, _ALL),
     ("MODULE_COUNT", 0xE6, "bare"),
-    ("STRING_END", 0xE7, "bare microvm microvm-acpi"),
+    ("STRING_END", 0xE7, _ALL),
     ("STRING_OFFSET", 0xE8, "bare"),
-    ("STAGE_END", 0xE9, "bare microvm microvm-acpi"),
-    ("NO_FW_CFG", 0xEA, "microvm microvm-acpi"),
-    ("FW_CFG_DMA", 0xEB, "microvm microvm-acpi"),
-    ("FW_CFG_FILES", 0xEC, "microvm microvm-acpi"),
-    ("NO_E820", 0xED, "microvm microvm-acpi"),
-    ("E820_LOW", 0xEE, "microvm microvm-acpi"),
-    ("E820_OVERLAP", 0xEF, "microvm microvm-acpi"),
-    ("NO_KERNEL", 0xF0, "microvm microvm-acpi"),
-    ("CMDLINE_SIZE", 0xF1, "microvm microvm-acpi"),
-    ("INITRD_RAM", 0xF2, "microvm microvm-acpi"),
-    ("INITRD_KERNEL", 0xF3, "microvm microvm-acpi"),
-    ("KERNEL_RAM", 0xF4, "microvm microvm-acpi"),
-    ("KERNEL_ENTRY", 0xF5, "microvm microvm-acpi"),
-    ("ACPI_SCRIPT", 0xF6, "microvm-acpi"),
-    ("ACPI_FILE", 0xF7, "microvm-acpi"),
-    ("ACPI_ROOM", 0xF8, "microvm-acpi"),
+    ("STAGE_END", 0xE9, _ALL),
+    ("NO_FW_CFG", 0xEA, _FW_CFG),
+    ("FW_CFG_DMA", 0xEB, _FW_CFG),
+    ("FW_CFG_FILES", 0xEC, _FW_CFG),
+    ("NO_E820", 0xED, _FW_CFG),
+    ("E820_LOW", 0xEE, _FW_CFG),
+    ("E820_OVERLAP", 0xEF, _FW_CFG),
+    ("NO_KERNEL", 0xF0, _FW_CFG),
+    ("CMDLINE_SIZE", 0xF1, _FW_CFG),
+    ("INITRD_RAM", 0xF2, _FW_CFG),
+    ("INITRD_KERNEL", 0xF3, _FW_CFG),
+    ("KERNEL_RAM", 0xF4, _FW_CFG),
+    ("KERNEL_ENTRY", 0xF5, _FW_CFG),
+    ("BOOT_PROTOCOL", 0xF9, _FW_CFG),
+    ("SETUP_DATA", 0xFA, _FW_CFG),
+    ("ACPI_SCRIPT", 0xF6, _ACPI),
+    ("ACPI_FILE", 0xF7, _ACPI),
+    ("ACPI_ROOM", 0xF8, _ACPI),
 ]
 
 
 def test_panics_are_a_contract():
     def machines_with(panic):
-        return " ".join(spec.name for spec in machines.MACHINES.values() if panic in image.panics_of(spec))
+        return " ".join(spec.name for spec in machines.FIRMWARES.values() if panic in image.panics_of(spec))
 
     assert [(panic.name, panic.code, machines_with(panic)) for panic in firmware.PANICS] == PANICS
 
@@ -598,16 +1135,6 @@ def test_panic_message_fits_its_record(panic):
 
 def test_panic_message_in_full():
     assert firmware.panic_message(firmware.PANICS[0]) == "pvhboot panic 0xe0 NO_PARAMS: the ROM's parameter block is empty"
-
-
-def test_boot_protocol():
-    """Linux Documentation/arch/x86/boot.rst."""
-    fields = (boot_params.SETUP_SECTS, boot_params.VERSION, boot_params.KERNEL_VERSION, boot_params.PAYLOAD)
-    assert [(offset, struct.calcsize(code)) for offset, code in fields] == [(0x1F1, 1), (0x206, 2), (0x20E, 2), (0x248, 8)]
-    assert boot_params.HEADER_MAGIC == (0x202, b"HdrS")
-    assert boot_params.BOOT_FLAG == (0x1FE, b"\x55\xaa")
-    assert (boot_params.SECTOR_BYTES, boot_params.DEFAULT_SETUP_SECTS) == (512, 4)
-    assert (boot_params.PAYLOAD_PROTOCOL, boot_params.KERNEL_VERSION_BASE) == (0x208, 0x200)
 
 
 @pytest.mark.parametrize(

@@ -6,18 +6,17 @@ import itertools
 import json
 import re
 import shutil
-import struct
 import subprocess
 from importlib import resources
 
 import pytest
 from elftools.elf.elffile import ELFFile
-from pvhboot.shim.abi.firmware import PANICS, panic_message
+from pvhboot.shim.abi.firmware import PANICS, POSTS, panic_message, post_message
 from pvhboot.shim.blob import blob_from_json
-from pvhboot.shim.defs import firmware_symbols
+from pvhboot.shim.defs import Options, firmware_symbols
 from pvhboot.shim.errors import AssemblyError, BootError
 from pvhboot.shim.image import asm_source, build, firmware_units, panics_of
-from pvhboot.shim.machines import BARE, MACHINES, MICROVM, MICROVM_ACPI
+from pvhboot.shim.machines import BARE, FIRMWARES, MICROVM, MICROVM_ACPI, PC, Q35, UNIVERSAL
 from pvhboot.shim.stage import make_stage, read_stage
 
 CODE_ORIGIN = 0xFFFF8000
@@ -38,7 +37,7 @@ STAGE = make_stage(
     ja 2f
     mov dword ptr es:[edi - 4], offset my_limit
     loop 1b
-2:  POST 0x55
+2:  POST STAGE
     ret
 .balign 4, 0xcc
 my_limit: .long 0x9000
@@ -47,9 +46,9 @@ my_limit: .long 0x9000
 ASM_FILES = sorted(file.name for file in resources.files("pvhboot.shim").joinpath("asm").iterdir() if file.name.endswith(".s"))
 
 
-@pytest.fixture(scope="module", params=MACHINES.values(), ids=MACHINES)
+@pytest.fixture(scope="module", params=FIRMWARES.values(), ids=FIRMWARES)
 def spec(request):
-    """Each machine in turn; module-scoped, so that its blob is built once."""
+    """Each firmware in turn; module-scoped, so that its blob is built once."""
     return request.param
 
 
@@ -60,16 +59,18 @@ def blob(spec):
 
 # GNU as as an oracle.
 
+BUILDS = {"quiet": (False, False), "verbose": (True, False), "marks": (False, True), "verbose-marks": (True, True)}
 
-def gnu_as(tmp_path, spec, stages, verbose, size):
+
+def gnu_as(tmp_path, spec, stages, options):
     """The firmware from CODE_ORIGIN on as GNU as and ld make it."""
-    symbols = firmware_symbols(spec, verbose, size)
+    symbols = firmware_symbols(spec, options)
     # The address of a section is not known to `as`. Where a 16-bit offset is the difference of a label and this number, the
     # number must therefore be a label too: the place in this section that ld will put there.
     base = symbols.pop("RESET_CS_BASE")
     lines = [".intel_syntax noprefix", f"code_origin: .equ RESET_CS_BASE, code_origin - {CODE_ORIGIN - base:#x}"]
     lines += [f".equ {name}, {value:#x}" for name, value in symbols.items()]
-    for unit in firmware_units(spec, stages, {}):
+    for unit in firmware_units(spec, stages, {}, options):
         if unit.origin is not None:
             lines.append(f".org {unit.origin - CODE_ORIGIN:#x}")
         lines.append(unit.text)
@@ -82,11 +83,11 @@ def gnu_as(tmp_path, spec, stages, verbose, size):
 
 
 @pytest.mark.skipif(shutil.which("as") is None or shutil.which("ld") is None, reason="no GNU as and ld")
-@pytest.mark.parametrize("verbose", [False, True], ids=["quiet", "verbose"])
+@pytest.mark.parametrize(("verbose", "marks"), BUILDS.values(), ids=BUILDS)
 @pytest.mark.parametrize(("stages", "size"), [((), 0x10000), ((STAGE,), 0x20000)], ids=["plain", "stage"])
-def test_the_whole_firmware_is_what_gnu_as_makes_of_it(tmp_path, spec, stages, size, verbose):
-    ours = build(spec, stages, verbose=verbose, size=size)
-    theirs = gnu_as(tmp_path, spec, stages, verbose, size)
+def test_the_whole_firmware_is_what_gnu_as_makes_of_it(tmp_path, spec, stages, size, verbose, marks):
+    ours = build(spec, stages, verbose=verbose, marks=marks, size=size)
+    theirs = gnu_as(tmp_path, spec, stages, Options(size, verbose, marks))
     code = ours.data[CODE_ORIGIN - ours.paddr :]
     assert len(theirs) <= len(code)
     assert code[: len(theirs)] == theirs
@@ -96,8 +97,9 @@ def test_the_whole_firmware_is_what_gnu_as_makes_of_it(tmp_path, spec, stages, s
 # Layout.
 
 
-# Of the last 64 KiB: an empty parameter block, or none.
-HEADS = {"bare": b"PVHB\x01\x00\x00\x00", "microvm": bytes(8), "microvm-acpi": bytes(8)}
+def code_room(spec):
+    """Bytes for the code: it ends before the reset vector, or before the MP table that is in the ROM."""
+    return 0x7F00 if spec in (MICROVM, UNIVERSAL) else 0x7FF0
 
 
 @pytest.mark.parametrize("size", [0x10000, 0x20000, 0x1000000])
@@ -106,31 +108,13 @@ def test_rom(spec, blob, size):
     assert len(rom.data) == size
     assert rom.paddr == 0x100000000 - size
     assert rom.data[-16:] == bytes.fromhex("e90d80 0000000000") + b"pvhboot\x00"  # jmp real_mode, 0x7ff3 bytes back; the mark
-    assert rom.data[-0x10000 : -0x10000 + 32] == HEADS[spec.name] + bytes(24)
+    # Of the last 64 KiB: an empty parameter block, or none.
+    head = b"PVHB\x01\x00\x00\x00" if spec is BARE else bytes(8)
+    assert rom.data[-0x10000 : -0x10000 + 32] == head + bytes(24)
     assert not any(rom.data[:-0x10000])
     assert rom.symbols == blob.symbols
     if spec is BARE:
         assert rom.data[-0x10000:] == blob.data
-
-
-@pytest.mark.parametrize(
-    ("size", "low", "high"),
-    [
-        (0x10000, (0xF0000, 0x10000), (0xFFFF0000, 0x10000)),
-        (0x20000, (0xE0000, 0x20000), (0xFFFE0000, 0x20000)),
-        (0x40000, (0xE0000, 0x20000), (0xFFFC0000, 0x40000)),
-        (0x1000000, (0xE0000, 0x20000), (0xFF000000, 0x1000000)),
-    ],
-)
-@pytest.mark.parametrize("spec", [MICROVM, MICROVM_ACPI], ids=lambda spec: spec.name)
-def test_a_microvm_rom_knows_where_it_lies(spec, size, low, high):
-    rom = build(spec, size=size)
-
-    def entries(label, count):
-        return list(struct.iter_unpack("<QQII", rom.data[rom.symbols[label] - rom.paddr :][: 24 * count]))
-
-    assert entries("rom_memmap_low", 2) == [(0, low[0], 1, 0), (*low, 2, 0)]
-    assert entries("rom_memmap_high", 1) == [(*high, 2, 0)]
 
 
 @pytest.mark.parametrize("size", [0, 1, -0x10000, 0x8000, 0xFFFF, 0x10001, 0x18000, 0x1010000, 0x2000000])
@@ -149,7 +133,7 @@ def test_symbols(blob):
     assert blob.symbols["rom_gdt"] % 8 == 0
     gdt = blob.symbols["rom_gdt"] - blob.paddr
     quads = [int.from_bytes(blob.data[at : at + 8], "little") for at in range(gdt, gdt + 32, 8)]
-    assert quads == [0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF, 0x0000890000000067]
+    assert quads == [0, 0x0000890000000067, 0x00CF9B000000FFFF, 0x00CF93000000FFFF]
 
 
 @pytest.mark.parametrize("panic", PANICS, ids=lambda panic: panic.name)
@@ -162,14 +146,22 @@ def test_panic_records(spec, blob, panic):
     assert blob.data[at : at + 2 + len(text)] == bytes([panic.code, len(text)]) + text
 
 
+@pytest.mark.parametrize("post", POSTS, ids=lambda post: post.name)
+def test_post_records(blob, verbose_blob, post):
+    assert f"post_{post.name}" not in blob.symbols
+    at = verbose_blob.symbols[f"post_{post.name}"] - verbose_blob.paddr
+    text = post_message(post).encode() + b"\n"
+    assert verbose_blob.data[at : at + 2 + len(text)] == bytes([post.code, len(text)]) + text
+
+
 def test_every_panic_that_the_sources_use_exists_and_every_one_there_is_is_used(spec):
-    sources = "\n".join(unit.text for unit in firmware_units(spec, [STAGE], {}) if unit.name != "macros.s")
+    sources = "\n".join(unit.text for unit in firmware_units(spec, [STAGE], {}, Options()) if unit.name != "macros.s")
     used = re.findall(r"^\s*PANIC (\w+)", sources, re.MULTILINE)
     assert sorted(used) == sorted(panic.name for panic in panics_of(spec))
 
 
 def test_every_way_to_a_panic_is_taken_by_a_phase(spec):
-    names = {unit.name: unit.text for unit in firmware_units(spec, (), {})}
+    names = {unit.name: unit.text for unit in firmware_units(spec, (), {}, Options())}
     panics = "".join(names.pop(name) for name in list(names) if name.endswith("_panics.s"))
     for label in re.findall(r"^(\w+):$", panics, re.MULTILINE):
         assert any(re.search(rf"^\s+j\w+ {label}\b", text, re.MULTILINE) for text in names.values()), label
@@ -189,7 +181,7 @@ def test_same_input_same_bytes(spec, blob):
 
 @pytest.mark.parametrize("stages", [(), (STAGE,)], ids=["plain", "stage"])
 def test_json_round_trip(spec, stages):
-    one = build(spec, stages, verbose=bool(stages))
+    one = build(spec, stages, verbose=bool(stages), marks=bool(stages))
     two = blob_from_json(one.data, one.to_json())
     assert two == one
     assert two.to_json() == one.to_json()
@@ -197,24 +189,48 @@ def test_json_round_trip(spec, stages):
 
 
 BLOCK = {"paddr": "0xffff0000", "max_size": 0x8000, "version": 1}
-SPECS = {
-    "bare": {"source": "params", "low_rom_max": "0x0", "rom_writable": False, "acpi": False},
-    "microvm": {"source": "fw_cfg", "low_rom_max": "0x20000", "rom_writable": True, "acpi": False},
-    "microvm-acpi": {"source": "fw_cfg", "low_rom_max": "0x20000", "rom_writable": True, "acpi": True},
+SPEC = {
+    "qemu": "microvm,acpi=on",
+    "source": "fw_cfg",
+    "chipset": None,
+    "low_ram_max": "0xc0000000",
+    "low_ram_whole": "0xc0000000",
+    "low_rom_max": "0x20000",
+    "rom_writable": True,
+    "acpi": True,
+    "ram_min": "0x1000000",
+    "ram_max": "0x10000000000",
+    "unclaimed": "ones",
 }
-SPEC = {"low_ram_max": "0xc0000000", "ram_min": "0x1000000", "ram_max": "0x10000000000", "unclaimed": "ones"}
+PC_SPEC = {**SPEC, "qemu": "pc", "chipset": "i440fx", "low_ram_whole": "0xe0000000", "rom_writable": False}
+Q35_SPEC = {**PC_SPEC, "qemu": "q35", "chipset": "q35", "low_ram_max": "0x80000000", "low_ram_whole": "0xb0000000"}
+SPECS = {
+    "bare": {
+        **SPEC,
+        "qemu": "microvm,acpi=off",
+        "source": "params",
+        "low_rom_max": "0x0",
+        "rom_writable": False,
+        "acpi": False,
+    },
+    "microvm": {**SPEC, "qemu": "microvm,acpi=off", "acpi": False},
+    "microvm-acpi": SPEC,
+    "pc": PC_SPEC,
+    "q35": Q35_SPEC,
+    "universal": {**Q35_SPEC, "qemu": "", "chipset": None},
+}
 
 
 def test_manifest(spec, blob):
     manifest = json.loads(blob.to_json())
     assert manifest["machine"] == spec.name
-    assert manifest["verbose"] is False
+    assert (manifest["verbose"], manifest["marks"]) == (False, False)
     assert manifest["stages"] == []
     assert manifest["rom"] == {"paddr": "0xffff0000", "size": 0x10000, "sha256": blob.sha256}
     assert manifest.get("params") == (BLOCK if spec is BARE else None)
-    assert manifest["spec"] == SPECS[spec.name] | SPEC
+    assert manifest["spec"] == SPECS[spec.name]
     assert [(span["name"], span["start"], span["end"]) for span in manifest["low_memory"]] == [
-        (span.name, hex(span.start), hex(span.end)) for span in spec.low if span is not None
+        (span.name, hex(span.start), hex(span.end)) for span in spec.low.spans()
     ]
     assert manifest["code_bytes"] == sum(len(line.data) for line in blob.listing)
     assert manifest["symbols"]["reset_vector"] == "0xfffffff0"
@@ -233,23 +249,65 @@ def test_manifest_of_a_stage_and_no_path_of_this_machine(tmp_path):
         assert not re.search(r'"/', text)
 
 
-PHASES = {"bare": [0x10, 0x20, 0x30, 0x38, 0x40], "microvm": [0x10, 0x20, 0x30, 0x38, 0x40]}
-PHASES["microvm-acpi"] = [0x10, 0x20, 0x30, 0x38, 0x3C, 0x40]
+@pytest.mark.parametrize(("verbose", "marks"), BUILDS.values(), ids=BUILDS)
+def test_manifest_of_a_build(verbose, marks):
+    manifest = build(BARE, verbose=verbose, marks=marks).manifest
+    assert (manifest["verbose"], manifest["marks"]) == (verbose, marks)
 
 
-def test_verbose_build_writes_post_codes(spec, blob):
-    verbose = build(spec, verbose=True)
-    assert verbose.data != blob.data
+# What a verbose build tells, in its order.
+_ACPI_POSTS = ["PROTECTED_MODE", "PARAMS", "MEMMAP", "MODULES", "ACPI", "START_INFO", "HANDOFF"]
+_PC_POSTS = [*_ACPI_POSTS[:1], "CHIPSET", *_ACPI_POSTS[1:5], "SMBIOS", "MP_TABLE", *_ACPI_POSTS[5:]]
+TOLD = {
+    "bare": [post for post in _ACPI_POSTS if post != "ACPI"],
+    "microvm": [*_ACPI_POSTS[:4], "MP_TABLE", *_ACPI_POSTS[5:]],
+    "microvm-acpi": _ACPI_POSTS,
+    "pc": _PC_POSTS,
+    "q35": _PC_POSTS,
+    "universal": _PC_POSTS,
+}
 
-    def posts(one):
-        pairs = itertools.pairwise(one.listing)
-        return [load.data[1] for load, out in pairs if out.text == "out POST_PORT, al" and load.text.startswith("mov al, ")]
 
+@pytest.fixture(scope="module")
+def verbose_blob(spec):
+    return build(spec, verbose=True)
+
+
+def posts(one):
+    """The names of the records that are told, in the code's order."""
+    told = [line.text for line in one.listing if line.text.startswith("mov esi, offset post_")]
+    return [text.removeprefix("mov esi, offset post_") for text in told]
+
+
+def test_a_verbose_build_tells_its_progress(spec, blob, verbose_blob):
     assert posts(blob) == []
-    phases = PHASES[spec.name]
-    assert posts(verbose) == [*phases, 0x60]
-    assert posts(build(spec, [STAGE], verbose=True)) == [*phases, 0x50, 0x60, 0x55]
-    assert verbose.data.count(b"\xe6\x80") == blob.data.count(b"\xe6\x80") + len(phases) + 1
+    assert posts(verbose_blob) == TOLD[spec.name]
+    with_stage = build(spec, [STAGE], verbose=True)
+    assert posts(with_stage) == [*TOLD[spec.name][:-1], "STAGE", "HANDOFF", "STAGE"]
+    assert set(blob.symbols) < set(verbose_blob.symbols)
+
+
+def marks_of(one):
+    """(port, value) of each store of a byte to the ports of the marks; the value is that of the last load before."""
+    value, found = None, []
+    for line in one.listing:
+        if line.text.startswith("mov al, MARK_"):
+            value = line.data[1]
+        if line.text.startswith("out MARK_"):
+            assert line.data[0] == 0xE6, "out imm8, al"
+            found.append((line.data[1], value))
+    return found
+
+
+def test_a_build_with_marks_marks_the_start_and_the_kernel(spec, blob):
+    assert marks_of(blob) == []
+    one = build(spec, marks=True)
+    loads = [(line.text, line.data.hex()) for line in one.listing if line.text.startswith("mov al, MARK_")]
+    ways = [("mov al, MARK_LINUX_PVH", "b004"), *([("mov al, MARK_LINUX_FW_CFG", "b002")] if spec is not BARE else [])]
+    assert loads == [("mov al, MARK_FIRMWARE_START", "b001"), *ways]
+    assert marks_of(one) == [(0xF5, 1), (0xF4, 4 if spec is BARE else 2)]
+    first = one.data[0x8000:0x8004] if one.paddr == 0xFFFF0000 else b""
+    assert first == bytes.fromhex("b001 e6f5"), "before anything else"
 
 
 # What does not fit, and what does not exist.
@@ -261,16 +319,19 @@ def stage_of(size):
 
 def test_a_stage_up_to_the_last_byte_fits_and_one_more_does_not(spec):
     small = build(spec, [stage_of(1)])
-    used = max(line.address + len(line.data) for line in small.listing if line.address < RESET_VECTOR) - CODE_ORIGIN
-    room = 0x8000 - 16 - used
+    there = code_room(spec)
+    used = max(end for line in small.listing if (end := line.address + len(line.data) - CODE_ORIGIN) <= there)
+    room = there - used
     full = build(spec, [stage_of(1 + room)])
-    assert full.data[-16:] == small.data[-16:]
-    with pytest.raises(AssemblyError, match=r"^huge\.s: 32753 bytes of code do not fit: there are 32752$"):
+    assert full.data[-0x8000 + there :] == small.data[-0x8000 + there :]
+    with pytest.raises(AssemblyError, match=rf"^huge\.s: {there + 1} bytes of code do not fit: there are {there}$"):
         build(spec, [stage_of(2 + room)])
 
 
 @pytest.mark.parametrize(
-    "body", [".skip 0x8000", ".skip 0x10000", ".skip 0xfffff", "nop\n" * 33000], ids=["32K", "64K", "1M", "nops"]
+    "body",
+    [".skip 0x8000", ".skip 0x10000", ".skip 0xfffff", "nop\n" * 32700, "nop\n" * 33000],
+    ids=["32K", "64K", "1M", "into-the-reset-vector", "past-the-end"],
 )
 def test_a_stage_that_does_not_fit_is_named(body):
     with pytest.raises(AssemblyError, match=r"^huge\.s(:\d+)?: .* (do not fit: there are|bytes of fill: there is room for)"):
@@ -324,13 +385,19 @@ def test_the_listing_covers_every_byte_that_is_not_0(spec, stages):
     assert {at for at, byte in enumerate(one.data) if byte and not covered[at]} == head
 
 
+# The files that a listing shows. Those that have nothing but macros, or only a stage's build has, are not there.
+_READ = "fw_cfg_read ram_range fw_cfg_panics panic tables panics machine_records"
 LISTED = {
-    "bare": "params memmap modules start_info handoff params_panics panic tables",
-    "microvm": "fw_cfg e820 fw_cfg_kernel start_info handoff fw_cfg_read ram_range fw_cfg_panics panic tables fw_cfg_tables",
-    "microvm-acpi": "fw_cfg e820 fw_cfg_kernel acpi start_info handoff acpi_routines acpi_panics"
-    " fw_cfg_read ram_range fw_cfg_panics panic tables fw_cfg_tables",
+    "bare": "params memmap modules start_info handoff params_panics panic tables panics",
+    "microvm": "fw_cfg e820 fw_cfg_kernel mptable start_info handoff memmap_insert sum_bytes cpus bzimage linux"
+    f" {_READ} mp_static",
+    "microvm-acpi": "fw_cfg e820 fw_cfg_kernel acpi start_info handoff memmap_insert sum_bytes acpi_routines acpi_panics"
+    f" bzimage linux {_READ} file_names",
+    "pc": "chipset fw_cfg e820 fw_cfg_kernel acpi smbios mptable start_info handoff memmap_insert sum_bytes pci_irqs cpus"
+    f" pci_store fseg acpi_routines acpi_panics bzimage linux {_READ} file_names",
 }
-LISTED_DATA = {"bare": "panics", "microvm": "panics", "microvm-acpi": "panics acpi_names"}
+LISTED["q35"] = LISTED["pc"]
+LISTED["universal"] = f"{LISTED['pc']} mp_static"
 
 
 def test_listing_text(spec, blob):
@@ -339,7 +406,7 @@ def test_listing_text(spec, blob):
     assert lines[1] == "ffff8000  real_mode:"
     assert next(line for line in lines if line.endswith("  cld")).split()[1] == "fc"
     files = [line[2:] for line in lines if line.startswith("; ")]
-    assert files == [f"{name}.s" for name in f"realmode flat32 {LISTED[spec.name]} {LISTED_DATA[spec.name]} reset".split()]
+    assert files == [f"{name}.s" for name in f"realmode flat32 {LISTED[spec.name]} reset".split()]
     labels = {line.split()[1].removesuffix(":") for line in lines if re.fullmatch(r"[0-9a-f]{8}  \w+:", line)}
     assert labels == set(blob.symbols)
 
@@ -348,7 +415,7 @@ def test_locate(blob):
     place = blob.locate(RESET_VECTOR)
     assert (place.symbol, place.offset, place.source) == ("reset_vector", 0, "reset.s:9")
     handoff = blob.locate(blob.symbols["handoff"] + 2)
-    assert str(handoff) == "handoff+0x2 (handoff.s:30)"
+    assert str(handoff) == "handoff+0x2 (handoff.s:40)"
     assert blob.locate(blob.symbols["panic_STAGE_END"] + 5).symbol == "panic_STAGE_END"
     assert blob.locate(0xFFFFFFF8).source == "reset.s:13"
     assert blob.locate(0x1000) is None
@@ -400,7 +467,7 @@ def test_elf_as_gdb_sees_it(blob, elf_path):
 
 
 # Macros, data, and routines that have a contract each.
-WITHOUT_CONTRACT = ("macros.s", "tables.s", "guest_data.s", "guest_serial.s")
+WITHOUT_CONTRACT = ("macros.s", "tables.s", "guest_data.s", "guest_serial.s", "sum_bytes.s")
 
 
 @pytest.mark.parametrize("name", [name for name in ASM_FILES if name not in WITHOUT_CONTRACT])
@@ -417,14 +484,38 @@ def test_each_phase_opens_with_its_contract(name):
     assert places == sorted(places)
 
 
+@pytest.mark.parametrize("name", [name for name in ASM_FILES if not name.startswith("guest")])
+def test_each_routine_that_is_called_has_a_contract(name):
+    """Above its label, or at the head of its file if that is about it alone."""
+    called = {label for file in ASM_FILES for label in re.findall(r"^\s+call ([a-z]\w+)$", asm_source(file), re.MULTILINE)}
+    lines = asm_source(name).split("\n")
+    for at, line in enumerate(lines):
+        label = line.removesuffix(":")
+        if label == line or label not in called:
+            continue
+        above = list(itertools.takewhile(lambda text: text.startswith("#"), reversed(lines[:at])))
+        assert [word for word in ("In:", "Out:", "Clobbers:") if any(word in text for text in above)] == [
+            "In:",
+            "Out:",
+            "Clobbers:",
+        ], label
+
+
 def test_the_firmwares_are_made_of_all_source_files():
     files = {name for name in ASM_FILES if not name.startswith("guest")}
-    used = {unit.name for spec in MACHINES.values() for unit in firmware_units(spec, [STAGE], {})}
-    assert used == {*files, "panics.s", "acpi_names.s", "my.s"}
+    options = Options(verbose=True)
+    used = {unit.name for spec in FIRMWARES.values() for unit in firmware_units(spec, [STAGE], {}, options)}
+    assert used == {*files, "panics.s", "posts.s", "machine_records.s", "mp_static.s", "file_names.s", "my.s"}
 
 
-def test_the_names_of_files_that_the_firmware_looks_for():
-    rom = build(MICROVM_ACPI)
-    for label, name in (("acpi_script_name", b"etc/table-loader"), ("acpi_rsdp_name", b"etc/acpi/rsdp")):
-        at = rom.symbols[label] - rom.paddr
-        assert rom.data[at : at + 56] == name.ljust(56, b"\0")
+ACPI_NAMES = {"acpi_script_name": b"etc/table-loader", "acpi_rsdp_name": b"etc/acpi/rsdp"}
+SMBIOS_NAMES = {"smbios_tables_name": b"etc/smbios/smbios-tables", "smbios_anchor_name": b"etc/smbios/smbios-anchor"}
+
+
+def test_the_names_of_files_that_the_firmware_looks_for(spec, blob):
+    acpi = ACPI_NAMES if spec in (MICROVM_ACPI, PC, Q35, UNIVERSAL) else {}
+    names = {**acpi, **(SMBIOS_NAMES if spec in (PC, Q35, UNIVERSAL) else {})}
+    for label, name in names.items():
+        at = blob.symbols[label] - blob.paddr
+        assert blob.data[at : at + 56] == name.ljust(56, b"\0")
+    assert {label for label in blob.symbols if label.endswith("_name")} == set(names)

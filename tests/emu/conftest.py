@@ -1,0 +1,57 @@
+"""What the tests in a plain QEMU share: QEMU itself, the firmwares as `pvhboot build` writes them, and what they boot."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from host import qemu_problem
+from initramfs import initramfs
+from plain import QBOOT
+from pvhboot.emu.cli import main
+from pvhboot.shim.stock import default_guest
+
+
+@pytest.fixture
+def plain_qemu() -> None:
+    """Skips where there is no QEMU."""
+    if problem := qemu_problem():
+        pytest.skip(problem)
+
+
+@pytest.fixture
+def qboot() -> Path:
+    """qboot's ROM; skips where there is none."""
+    if not QBOOT.is_file():
+        pytest.skip(f"no {QBOOT}: Debian's package qemu-system-data has it")
+    return QBOOT
+
+
+@pytest.fixture(scope="session")
+def firmware(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The path of a firmware by the name that `pvhboot build --machine` knows it by."""
+    directory = tmp_path_factory.mktemp("firmware")
+
+    def build(name: str) -> Path:
+        path = directory / f"{name}.bin"
+        if not path.exists():
+            assert main(["build", "--machine", name, "-o", str(path)]) == 0
+        return path
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def initrd(tmp_path_factory: pytest.TempPathFactory, guest_file: Callable[[str], Path]) -> Path:
+    """Busybox, the script of initramfs.py, and the virtio modules of Debian's 6.1."""
+    first = guest_file("modules-6.1/0-virtio_ring.ko")
+    path = tmp_path_factory.mktemp("initrd") / "initrd.cpio"
+    path.write_bytes(initramfs(guest_file("busybox"), sorted(first.parent.glob("*.ko"))))
+    return path
+
+
+@pytest.fixture(scope="session")
+def conformance_guest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The conformance guest as a file: it prints what it was handed over, and `result`."""
+    path = tmp_path_factory.mktemp("guest") / "guest-elf64"
+    path.write_bytes(default_guest(64))
+    return path
