@@ -19,8 +19,8 @@ from pvhboot.emu.engines.qemu.qmp import Qmp, QmpGone
 QBOOT = Path("/usr/share/qemu/qboot.rom")  # of Debian's package qemu-system-data
 NIGHTLY = bool(os.environ.get("PVHBOOT_NIGHTLY"))  # then the tests take their time
 PATIENCE = 60.0  # seconds for whatever should happen
-# The kernel neither calibrates its TSC, under TCG that hangs now and then, nor watches it, for TCG's may seem unstable, and then it
-# patches itself, at which TCG fails now and then on several processors; all that with any firmware.
+# The kernel does not calibrate its TSC: under TCG that hangs now and then, with any firmware. Nor does it watch it: TCG's often
+# seems unstable, then Linux patches its own code, and on several processors TCG sometimes fails at that, with any firmware too.
 CMDLINE = "console=ttyS0 reboot=t panic=-1 tsc_early_khz=1000000 tsc=reliable"
 _POLL = 0.02  # seconds
 _IF = 1 << 9  # of EFLAGS: interrupts are on

@@ -48,9 +48,10 @@ acpi_top:
 acpi_floor:
     mov dword ptr [ACPI_FLOOR], eax
 
-    mov esi, LOADER_PADDR
+    mov esi, LOADER_PADDR - LOADER_ENTRY_BYTES
     mov edi, ALLOCATED_PADDR
-acpi_command:
+acpi_next:
+    add esi, LOADER_ENTRY_BYTES
     cmp esi, ebx
     ja acpi_finish                      # no whole command is left
     mov eax, dword ptr [esi]
@@ -62,9 +63,7 @@ acpi_command:
     je acpi_allocate
     cmp eax, LOADER_WRITE_POINTER
     je acpi_write_pointer
-acpi_next:                              # padding, or a command of a later QEMU: those may be passed over
-    add esi, LOADER_ENTRY_BYTES
-    jmp acpi_command
+    jmp acpi_next                       # padding, or a command of a later QEMU: those may be passed over
 
 # ALLOCATE: the file goes, aligned, below what is in use. On a PC: into the F segment if it is asked for, or else into the
 # upper memory in front of that, which costs no RAM; and where there is no room, into RAM.
@@ -149,8 +148,9 @@ acpi_add_checksum:
     lea eax, [esi + LOADER_ADD_CHECKSUM_FILE]
     call acpi_find
     mov eax, dword ptr [esi + LOADER_ADD_CHECKSUM_OFFSET]
-    mov ecx, 1
-    call acpi_bound
+    cmp eax, dword ptr [edx + ALLOCATED_SIZE]
+    jae acpi_bad_script
+    add eax, dword ptr [edx + ALLOCATED_ADDRESS]
     push eax
     mov eax, dword ptr [esi + LOADER_ADD_CHECKSUM_START]
     mov ecx, dword ptr [esi + LOADER_ADD_CHECKSUM_LENGTH]

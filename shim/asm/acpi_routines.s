@@ -24,10 +24,10 @@ file_find:
 file_piece:
     mov edx, FW_CFG_DIR_CHUNK
     mov edi, TRANSFER_PADDR + FW_CFG_FILE_COUNT_BYTES
+    mov eax, dword ptr [esi + 8]        # in these bytes most names differ
 file_entry:
     dec ebx
     js file_none
-    mov eax, dword ptr [esi + 8]
     cmp eax, dword ptr [edi + FW_CFG_FILE_NAME + 8]
     jne file_next
     push esi
@@ -35,6 +35,7 @@ file_entry:
     call names_equal
     pop esi
     je file_found
+    mov eax, dword ptr [esi + 8]
 file_next:
     add edi, SIZEOF_FW_CFG_FILE
     dec edx
@@ -90,18 +91,25 @@ acpi_take:
 # Clobbers: ecx
 acpi_find:
     push esi
+    push edi
     mov edx, edi
 1:  cmp edx, ALLOCATED_PADDR
     je acpi_bad_file
     sub edx, SIZEOF_ALLOCATED
     mov esi, dword ptr [edx + ALLOCATED_NAME]
-    mov ecx, dword ptr [eax + 8]        # behind "etc/acpi" names differ
-    cmp ecx, dword ptr [esi + 8]
+    mov edi, eax
+    mov ecx, 4                          # as names_equal, but in place: this is the most of a script
+    repe cmpsd
     jne 1b
-    call names_equal
-    jne 1b
+    cmp byte ptr [eax + 15], 0
+    jne 3f
+2:  pop edi
     pop esi
     ret
+3:  mov ecx, LOADER_FILE_NAME_BYTES / 4 - 4
+    repe cmpsd
+    je 2b
+    jmp 1b
 
 # Whether two names are one.
 #
