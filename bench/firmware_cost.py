@@ -85,6 +85,8 @@ class Log:
         self.instructions += lines.count(b"\nTrace ") - lines.count(self._entry)
         for event in TRACE:
             for part in lines.split(b"\n" + event)[1:]:
+                if part.startswith(b" cpu -1 "):
+                    continue  # a device's, at its reset
                 address = int(part.partition(b" addr ")[2].partition(b" ")[0], 16)
                 self.ports += address < PORTS_END
                 self.memory += address >= PORTS_END

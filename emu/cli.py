@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from pvhboot.loader.sizes import DEFAULT_MEMORY
 from pvhboot.shim.abi.firmware import FW_CFG
@@ -19,7 +20,7 @@ from pvhboot.shim.version import VERSION
 from .session import ENGINES
 
 BAD_INPUT = 2
-_NO_DMA = "a fw_cfg without its DMA interface (microvm)"
+_NO_DMA = "a fw_cfg without its DMA interface (QEMU's machines)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,8 +53,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"pvhboot: {message}; see {self.prog} --help\n")
+
+
+def _machine_name(text: str) -> str:
+    """A machine to boot on: of what is none, but has a firmware, it is said how to use that."""
+    if text not in MACHINES and text in FIRMWARES:
+        raise argparse.ArgumentTypeError(
+            f"{text} is a firmware for several machines: build it, and boot --machine q35 --firmware FILE"
+        )
+    return text
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pvhboot", description="Makes the firmware between reset vector and PVH kernel, and proves the handoff."
     )
     parser.add_argument("--version", action="version", version=f"pvhboot {VERSION}")
@@ -81,7 +98,13 @@ def _add_what_to_boot(parser: argparse.ArgumentParser, machines: Iterable[str] =
     parser.add_argument(
         "--memory", metavar="SIZE", help=f"RAM, e.g. 96M or 5G; a plain number is MiB (default: {DEFAULT_MEMORY})"
     )
-    parser.add_argument("--machine", choices=tuple(machines), default="bare", help="default: %(default)s")
+    parser.add_argument(
+        "--machine",
+        type=_machine_name if machines is MACHINES else str,
+        choices=tuple(machines),
+        default="bare",
+        help="default: %(default)s",
+    )
 
 
 def _add_boot(parser: argparse.ArgumentParser) -> None:

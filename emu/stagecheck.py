@@ -9,6 +9,7 @@ from pvhboot.shim.abi import x86
 from pvhboot.shim.blob import Blob
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.image import STAGE_LABELS
+from pvhboot.shim.machine_records import told_apart
 from pvhboot.shim.machines import MIB, MachineSpec
 from pvhboot.shim.stage import REGISTERS, Stage
 from pvhboot.shim.stock import GUEST_BITS, default_guest
@@ -27,9 +28,14 @@ _SHOWN: Final = 4
 
 
 def check_stage(spec: MachineSpec, blob: Blob, stage: Stage) -> None:
-    """BootError, naming the stage's file, if it does not keep its contract."""
+    """BootError, naming the stage's file, if it does not keep its contract on each machine that the firmware is for."""
+    for machine in told_apart(spec):
+        _check_on(machine, blob, stage, spec)
+
+
+def _check_on(place: MachineSpec, blob: Blob, stage: Stage, spec: MachineSpec) -> None:
     kernel = Kernel.from_bytes(default_guest(GUEST_BITS[0]), "conformance guest")
-    plan = make_plan(spec, blob.data, kernel, memory=_MEMORY, cmdline="stage check")
+    plan = make_plan(place, blob.data, kernel, memory=_MEMORY, cmdline="stage check")
     board = Board(plan, plan.memory())
     machine = UnicornMachine(board, _LIMITS)
     if not machine.run_to(blob.symbols[STAGE_LABELS[stage.slot]]):

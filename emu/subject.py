@@ -31,16 +31,21 @@ class Subject(NamedTuple):
             yield f"{what} at {start:#x} ends above 1 GiB, where early page tables of Linux and FreeBSD do not reach"
 
     def map_without_tables(self) -> list[tuple[int, int, int]]:
-        """The memory map as (address, size, type), with the ACPI tables taken for the RAM that they lie in: where in it a
-        firmware puts them is its own business."""
+        """The memory map as (address, size, type). What a firmware puts into RAM for an operating system is taken for RAM: ACPI
+        tables, wherever they are, and the MP table. A PC's tables in front of 1 MiB are in no RAM of the plan's."""
+        spec = self.plan.spec
         whole: list[tuple[int, int, int]] = []
+        lent = False  # whether the last range, or a part of it, is such
         for entry in self.tables.memmap:
-            if self.plan.spec.chipset is not None and entry.type == pvh.MEMMAP_TYPE_ACPI and entry.addr < MIB:
-                continue  # a PC's upper memory, which is no RAM of the plan's
-            kind = pvh.MEMMAP_TYPE_RAM if self.plan.spec.acpi and entry.type == pvh.MEMMAP_TYPE_ACPI else entry.type
+            is_table = spec.acpi and entry.type == pvh.MEMMAP_TYPE_ACPI
+            if is_table and spec.chipset is not None and entry.addr < MIB:
+                continue
+            mp_table = (spec.low.mp_table.start, spec.low.mp_table.size) if spec.low.mp_table else None
+            is_table |= entry.type == pvh.MEMMAP_TYPE_RESERVED and (entry.addr, entry.size) == mp_table
+            kind = pvh.MEMMAP_TYPE_RAM if is_table else entry.type
             if (
                 whole
-                and self.plan.spec.acpi
+                and (lent or is_table)
                 and kind == pvh.MEMMAP_TYPE_RAM == whole[-1][2]
                 and sum(whole[-1][:2]) == entry.addr
             ):
@@ -48,6 +53,8 @@ class Subject(NamedTuple):
                 whole.append((addr, size + entry.size, kind))
             else:
                 whole.append((entry.addr, entry.size, kind))
+                lent = False
+            lent |= is_table
         return whole
 
     def writable(self) -> list[Span]:

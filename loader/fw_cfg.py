@@ -75,6 +75,7 @@ def fw_cfg_items(plan: BootPlan, recording: Recording | None = None) -> Mapping[
         fw_cfg.FW_CFG_SIGNATURE: BytesImage(fw_cfg.FW_CFG_SIGNATURE_DATA),
         fw_cfg.FW_CFG_ID: number(fw_cfg.FW_CFG_VERSION | (fw_cfg.FW_CFG_VERSION_DMA if plan.dma else 0)),
         fw_cfg.FW_CFG_RAM_SIZE: number(plan.ram_size, 8),
+        fw_cfg.FW_CFG_NB_CPUS: number(1, 2),  # the boards have one, whatever was recorded
         fw_cfg.FW_CFG_KERNEL_ADDR: number(start & 0xFFFFFFFF),
         fw_cfg.FW_CFG_KERNEL_SIZE: number(end - start & 0xFFFFFFFF),
         fw_cfg.FW_CFG_KERNEL_ENTRY: number(plan.entry),

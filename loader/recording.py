@@ -7,10 +7,12 @@ QEMU 7.2 with 512 MiB and one CPU.
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
-from pvhboot.shim.abi.fw_cfg import FW_CFG_MAX_FILE_PATH
+from pvhboot.shim.abi.firmware import FW_CFG
+from pvhboot.shim.abi.fw_cfg import FW_CFG_MAX_FILE_PATH, FW_CFG_MAX_FILES
 from pvhboot.shim.abi.pci import PCI_CONFIG_SIZE, PCI_FUNCTIONS, PCI_SLOTS
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.files import read_file
@@ -109,10 +111,13 @@ def parse_recording(data: bytes) -> Recording:
     if version != VERSION:
         raise BootError(f"a recording of version {version}: this pvhboot reads version {VERSION}")
     machine = _field(whole, "machine", str, "the recording")
-    if machine not in MACHINES:
-        raise BootError(f"a recording of the machine {machine!r}; there is: {', '.join(MACHINES)}")
+    machines = [name for name, spec in MACHINES.items() if spec.source == FW_CFG]
+    if machine not in machines:
+        raise BootError(f"a recording of the machine {machine!r}; there is: {', '.join(machines)}")
     items: dict[str, Any] = _field(whole, "items", dict, "the recording")
     files: dict[str, Any] = _field(whole, "files", dict, "the recording")
+    if len(files) >= FW_CFG_MAX_FILES:
+        raise BootError(f"the recording has {len(files)} files: fw_cfg has room for {FW_CFG_MAX_FILES - 1}, and etc/e820")
     pci: list[Any] = _field(whole, "pci", list, "the recording")
     functions = tuple(_function(each, f"PCI function {at}") for at, each in enumerate(pci))
     if len({each[:2] for each in functions}) < len(functions):
@@ -122,8 +127,8 @@ def parse_recording(data: bytes) -> Recording:
         machine,
         _number(whole, "memory", "the recording", 1, 1 << 52),
         _number(whole, "cpus", "the recording", 1, _KEY_MAX),
-        {_key(text): _bytes(lines, f"item {text}") for text, lines in items.items()},
-        {_name(name): _file(each, f"file {name}") for name, each in files.items()},
+        {_key(text): _bytes(lines, f"item {text!r}") for text, lines in items.items()},
+        {_name(name): _file(each, f"file {name!r}") for name, each in files.items()},
         functions,
     )
 
@@ -143,20 +148,15 @@ def _number(where: Any, name: str, what: str, lowest: int, highest: int) -> int:
 
 
 def _key(text: str) -> int:
-    try:
-        key = int(text, 16)
-    except ValueError:
-        key = -1
-    if not 0 <= key <= _KEY_MAX:
-        raise BootError(f"{text!r} is no key of an item: it is a number of 16 bits, in hexadecimal")
-    return key
+    if not re.fullmatch(r"0x[0-9a-f]{4}", text):
+        raise BootError(f"{text!r} is no key of an item: it is 0x and four hexadecimal digits")
+    return int(text, 16)
 
 
 def _name(text: str) -> bytes:
-    name = text.encode("ascii", "replace")
-    if not name or len(name) >= FW_CFG_MAX_FILE_PATH or b"?" in name or b"\0" in name:
-        raise BootError(f"{text!r} is no name of a file: it has 1 to {FW_CFG_MAX_FILE_PATH - 1} ASCII characters")
-    return name
+    if not (text.isascii() and text.isprintable() and 0 < len(text) < FW_CFG_MAX_FILE_PATH):
+        raise BootError(f"{text!r} is no name of a file: it has 1 to {FW_CFG_MAX_FILE_PATH - 1} printable ASCII characters")
+    return text.encode("ascii")
 
 
 def _file(each: Any, what: str) -> RecordedFile:

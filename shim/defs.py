@@ -244,6 +244,9 @@ def _mp_symbols(spec: MachineSpec) -> dict[str, int]:
         *("APIC_ICR_ALL_BUT_SELF", "CPUID_1_EBX_APIC_ID_SHIFT", "LOCAL_APIC_VERSION"),
     )
     low = spec.low.mp_table
+    if low is not None:  # with as many processors as there are ids, it ends before its pointer
+        most = mp_tables.mp_most_bytes()
+        assert low.start + most <= mptable.MP_BASE_MEMORY
     return {
         **{name: getattr(apic, name) for name in names},
         **{name: value for name, value in vars(mptable).items() if name.startswith("MP_") and isinstance(value, int)},

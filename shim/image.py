@@ -189,6 +189,23 @@ def panics_of(spec: MachineSpec) -> list[Panic]:
     return [panic for panic in PANICS if spec.source in panic.sources or (spec.acpi and ACPI in panic.sources)]
 
 
+def _manifest_spec(spec: MachineSpec) -> dict[str, Any]:
+    """What the firmware is for: a machine, or those that it tells apart."""
+    common = {"source": spec.source, "acpi": spec.acpi, "ram_min": hex(spec.ram_min), "ram_max": hex(spec.ram_max)}
+    if spec.detects:
+        return {**common, "detects": [machine.name for machine in spec.detects]}
+    return {
+        **common,
+        "qemu": spec.qemu,
+        "chipset": None if spec.chipset is None else spec.chipset.name,
+        "low_ram_max": hex(spec.low_ram_max),
+        "low_ram_whole": hex(spec.low_ram_whole),
+        "low_rom_max": hex(spec.low_rom_max),
+        "rom_writable": spec.rom_writable,
+        "unclaimed": spec.unclaimed,
+    }
+
+
 def _manifest(spec: MachineSpec, stages: Sequence[Stage], options: Options, rom: bytes, assembly: Assembly) -> dict[str, Any]:
     block = {"paddr": hex(PARAMS_PADDR), "max_size": params.PARAMS_MAX_SIZE, "version": params.PARAMS_VERSION}
     return {
@@ -204,18 +221,6 @@ def _manifest(spec: MachineSpec, stages: Sequence[Stage], options: Options, rom:
         "code_bytes": sum(len(data) for _, data in assembly.pieces),
         **({"params": block} if spec.source == PARAMS else {}),
         "low_memory": [{"name": span.name, "start": hex(span.start), "end": hex(span.end)} for span in spec.low.spans()],
-        "spec": {
-            "qemu": spec.qemu,
-            "source": spec.source,
-            "chipset": None if spec.chipset is None else spec.chipset.name,
-            "low_ram_max": hex(spec.low_ram_max),
-            "low_ram_whole": hex(spec.low_ram_whole),
-            "low_rom_max": hex(spec.low_rom_max),
-            "rom_writable": spec.rom_writable,
-            "acpi": spec.acpi,
-            "ram_min": hex(spec.ram_min),
-            "ram_max": hex(spec.ram_max),
-            "unclaimed": spec.unclaimed,
-        },
+        "spec": _manifest_spec(spec),
         "symbols": {name: hex(value) for name, value in sorted(assembly.labels.items(), key=lambda item: (item[1], item[0]))},
     }

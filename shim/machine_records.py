@@ -30,8 +30,8 @@ class MachineRecord(NamedTuple):
     memory map, as its entries, below 1 MiB and above (`high_words` of 32 bits). `upper_end`, `f_segment_end`: where the
     memory before the F segment and that itself end, 0 where they are not to be had. `writes`: so many pairs of a
     configuration address and what is stored there, of 32 bits each; `routes` the same, for a machine without ACPI. `mp_tail`:
-    physical address of the MP table's entries that do not depend on the processors. `pirqs`: by slot, the PIRQ of INTA#;
-    `pins`: by PIRQ, its pin of the I/O APIC."""
+    physical address of the MP table's entries that do not depend on the processors, with their bytes and number. `pirqs`: by
+    slot, the PIRQ of INTA#; `pins`: by PIRQ, its pin of the I/O APIC."""
 
     host_id: int
     low: bytes
@@ -74,7 +74,7 @@ MACHINE_RECORD: Final = Layout(
 
 
 def told_apart(spec: MachineSpec) -> tuple[MachineSpec, ...]:
-    """The machines that a firmware serves, the one that has no chipset last."""
+    """The machines that a firmware serves. Of several the last is what it takes a machine for that it does not know."""
     return spec.detects or (spec,)
 
 
@@ -135,8 +135,8 @@ def _record(spec: MachineSpec, rom_size: int) -> MachineRecord:
         mp_tail_entries=len(tail),
         route_count=len(routes),
         routes=_pairs(routes),
-        pirqs=bytes(spec.chipset.pirqs if spec.chipset else PCI_SLOTS),
-        pins=bytes(spec.chipset.pins if spec.chipset else _PIRQS),
+        pirqs=bytes(spec.chipset.pirqs) if spec.chipset else bytes(PCI_SLOTS),
+        pins=bytes(spec.chipset.pins) if spec.chipset else bytes(_PIRQS),
     )
 
 

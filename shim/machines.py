@@ -165,7 +165,7 @@ DIRECTORY_BYTES: Final = fw_cfg.FW_CFG_FILE_COUNT_BYTES + FW_CFG_DIR_CHUNK * fw_
 _TRANSFER_BYTES: Final = max(DIRECTORY_BYTES, FW_CFG_MAX_E820 * e820.E820_ENTRY.size)
 
 # The end of base memory: there an operating system looks for the pointer.
-_MP_TABLE: Final = Span("MP table", 0x9E000, 0xA0000)
+_MP_TABLE: Final = Span("MP table", LOW_HOLE - 8 * KIB, LOW_HOLE)
 
 MICROVM: Final = MachineSpec(
     name="microvm",

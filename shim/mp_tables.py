@@ -1,4 +1,4 @@
-"""The parts of the MP table that do not depend on the processors, as assembly source and, for one processor, as a whole."""
+"""The parts of the MP table that do not depend on the processors, and, for one processor, the whole of it."""
 
 from typing import Final
 
@@ -6,8 +6,7 @@ from .abi import apic
 from .abi import mptable as mp
 from .abi.chipset import I440FX, PIRQ_IRQS, Chipset
 from .abi.x86 import ADDRESS_4G
-
-_MIB: Final = 1 << 20
+from .machines import MIB
 
 # A processor of the family that has CPUID, an FPU and a local APIC: what is said where nobody looks at CPUID (MP 1.4, 4.3.1).
 _GENERIC_SIGNATURE: Final = 0x600
@@ -58,6 +57,11 @@ def mp_tail(chipset: Chipset | None) -> list[bytes]:
     return entries
 
 
+def mp_most_bytes() -> int:
+    """Of the table of a machine without PCI: head, a processor for each id, and the rest."""
+    return mp.MP_TABLE.size + apic.APIC_IDS * mp.MP_PROCESSOR_ENTRY.size + sum(map(len, mp_tail(None)))
+
+
 def static_mp_table(paddr: int) -> bytes:
     """Pointer and table of a machine without PCI and with one processor, as they lie in the ROM at `paddr`, a multiple of 16
     in the last 64 KiB before 4 GiB: an operating system sees them below 1 MiB."""
@@ -66,7 +70,7 @@ def static_mp_table(paddr: int) -> bytes:
     entries = [mp.MP_PROCESSOR_ENTRY.pack(processor), *mp_tail(None)]
     body = b"".join(entries)
     table = _summed(mp_head(mp.MP_TABLE.size + len(body), len(entries)) + body, mp.MP_TABLE.fields["checksum"].offset)
-    at = paddr - ADDRESS_4G + _MIB + mp.MP_FLOATING.size
+    at = paddr - ADDRESS_4G + MIB + mp.MP_FLOATING.size
     pointer = mp.MP_FLOATING.pack(mp.MpFloating(mp.MP_FLOATING_SIGNATURE, at, 1, mp.MP_SPEC_1_4, 0, bytes(5)))
     return _summed(pointer, mp.MP_FLOATING.fields["checksum"].offset) + table
 

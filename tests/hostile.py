@@ -214,9 +214,12 @@ def hosts() -> st.SearchStrategy[Host]:
 
 
 def _in_reason(host: Host) -> Host:
-    """By port each look for a file among 16352 takes a million instructions: that is bounded, and too long to watch."""
-    absurd = not host.dma and host.count is not None and MANY < host.count <= MAX_FILES
-    return host._replace(count=MANY) if absurd else host
+    """By port each byte is an instruction, and each look for a file among 16352 takes a million: too long to watch."""
+    if host.dma:
+        return host
+    sizes = {key: KERNEL_BYTES for key in (KERNEL_SIZE, INITRD_SIZE) if KERNEL_BYTES < host.numbers.get(key, 0) <= MEMORY}
+    absurd = host.count is not None and MANY < host.count <= MAX_FILES
+    return host._replace(numbers={**host.numbers, **sizes}, count=MANY if absurd else host.count)
 
 
 # What comes of it.
@@ -342,13 +345,13 @@ def _require_writes(host: Host, plan: BootPlan, firmware: MachineSpec, writes: l
     """Nothing but the firmware's own places, RAM above 1 MiB and the local APIC was written; and no kernel of which the host
     says where it is."""
     own = firmware.low.spans()
-    low_end = plan.ram[0].end
-    kernel = int.from_bytes(_number(host, KERNEL_ADDR), "little")
+    kernel, kernel_size = (int.from_bytes(_number(host, key), "little") for key in (KERNEL_ADDR, KERNEL_SIZE))
+    kernel_end = min(kernel + kernel_size, plan.ram[0].end)
     told = host.kind == "pvh" and not {KERNEL_ADDR, KERNEL_SIZE} & host.numbers.keys()
     for paddr, size in writes:
         if any(span.start <= paddr and paddr + size <= span.end for span in own) or paddr in LOCAL_APIC:
             continue
-        if host.kind == "bzimage" and FIRMWARE_END <= paddr == kernel and paddr + size <= low_end:
+        if host.kind == "bzimage" and FIRMWARE_END <= kernel <= paddr and paddr + size <= kernel_end:
             continue  # a kernel may lie there, if the host says so
         assert paddr >= MIB, f"{size} bytes at {paddr:#x} were written, which is nobody's"
         assert paddr + size <= MEMORY, f"{size} bytes at {paddr:#x} were written, which is no RAM"

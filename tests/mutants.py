@@ -148,7 +148,7 @@ _CUT = """\
     sbb dword ptr [esi + E820_ENTRY_SIZE + 4], eax
 """
 _HIGH = """\
-    mov ecx, dword ptr [esi - 4]        # 32-bit words
+    mov ecx, dword ptr [esi + MACHINE_HIGH_WORDS - MACHINE_HIGH]
     rep movsd
 """
 _HOST_MAP = "    mov esi, E820_PADDR\n    xor edx, edx"

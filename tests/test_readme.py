@@ -66,7 +66,7 @@ def test_the_counts_in_qemu_are_true_and_do_not_grow(guest_file, tmp_path):
         (row["machine"], row["firmware"], row["instructions"], count, row["rom_bytes"])
         for row, count in zip(rows, accesses, strict=True)
     ]
-    most = {"microvm": (480, 12), "microvm-acpi": (2550, 14), "pc": (9800, 25), "q35": (12_200, 27)}
+    most = {"microvm": (480, 12), "microvm-acpi": (2550, 14), "pc": (9800, 24), "q35": (12_200, 26)}
     for row, count in zip(rows, accesses, strict=True):
         if row["firmware"] == "pvhboot":
             assert (row["instructions"], count) <= most[row["machine"]]

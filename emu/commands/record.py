@@ -3,6 +3,7 @@
 import argparse
 from typing import Final
 
+from pvhboot.loader.recording import parse_recording
 from pvhboot.loader.sizes import parse_memory, show_size
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import machine
@@ -24,6 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise BootError(f"{show_size(memory)} of memory: the machine {spec.name} takes {low} to {high}")
     recording = record(spec, memory, arguments.smp, arguments.qemu_arg)
     text = recording.to_json().encode()
+    parse_recording(text)  # what `boot` would not take is not written
     write_files([(arguments.output, text)])
     print(
         f"{arguments.output}: {spec.name} of QEMU {recording.qemu}, {show_size(memory)}, {recording.cpus} CPU"

@@ -35,7 +35,7 @@ INIT_SIZE: Final = (0x260, "<I")  # bytes, since protocol 2.10
 
 LOADED_HIGH: Final = 1 << 0  # of LOADFLAGS: the protected-mode part is linked to 1 MiB
 LOADER_UNDEFINED: Final = 0xFF  # a loader without a number
-PROTOCOL_MIN: Final = 0x206  # the first that says how long a command line may be
+PROTOCOL_MIN: Final = 0x206  # of Linux 2.6.22
 PROTOCOL_INIT_SIZE: Final = 0x20A
 
 # boot_params, beside the header.

@@ -34,7 +34,6 @@ class Chipset(NamedTuple):
     pam: int
     pciexbar: int | None
     isa: PciFunction
-    isa_id: int
     pirq: tuple[int, ...]
     pm: PciFunction
     pm_base: int
@@ -68,7 +67,6 @@ I440FX: Final = Chipset(
     pam=0x59,
     pciexbar=None,
     isa=PciFunction(1, 0),
-    isa_id=0x70008086,
     pirq=(0x60,),
     pm=PciFunction(1, 3),
     pm_base=0x40,
@@ -89,7 +87,6 @@ ICH9: Final = Chipset(
     pam=0x90,
     pciexbar=0x60,
     isa=PciFunction(31, 0),
-    isa_id=0x29188086,
     pirq=(0x60, 0x68),
     pm=PciFunction(31, 0),
     pm_base=0x40,

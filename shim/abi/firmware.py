@@ -100,11 +100,11 @@ PANICS: Final = (
         (FW_CFG,),
     ),
     Panic(0xF5, "KERNEL_ENTRY", "the entry does not lie in the kernel", (FW_CFG,)),
-    Panic(0xF9, "BOOT_PROTOCOL", "the kernel is a zImage, or its boot protocol is older than 2.06", (FW_CFG,)),
-    Panic(0xFA, "SETUP_DATA", "the kernel's setup_data is too long, or does not lie in RAM", (FW_CFG,)),
     Panic(0xF6, "ACPI_SCRIPT", "the table-loader's script says what cannot be", (ACPI,)),
     Panic(0xF7, "ACPI_FILE", "the table-loader's script names a file that is not there", (ACPI,)),
     Panic(0xF8, "ACPI_ROOM", "no room for the ACPI tables: give the machine more memory", (ACPI,)),
+    Panic(0xF9, "BOOT_PROTOCOL", "the kernel is a zImage, or its boot protocol is older than 2.06", (FW_CFG,)),
+    Panic(0xFA, "SETUP_DATA", "the kernel's setup_data is too long, or does not lie in RAM", (FW_CFG,)),
 )
 
 

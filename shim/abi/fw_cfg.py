@@ -22,7 +22,6 @@ FW_CFG_KERNEL_ADDR: Final = 0x07
 FW_CFG_KERNEL_SIZE: Final = 0x08
 FW_CFG_INITRD_ADDR: Final = 0x0A
 FW_CFG_INITRD_SIZE: Final = 0x0B
-FW_CFG_MAX_CPUS: Final = 0x0F
 FW_CFG_KERNEL_ENTRY: Final = 0x10
 FW_CFG_KERNEL_DATA: Final = 0x11
 FW_CFG_INITRD_DATA: Final = 0x12
@@ -34,7 +33,6 @@ FW_CFG_FILE_DIR: Final = 0x19
 FW_CFG_FILE_FIRST: Final = 0x20  # the key of the first file; those above are in the directory's order
 FW_CFG_WRITE_CHANNEL: Final = 0x4000
 FW_CFG_ARCH_LOCAL: Final = 0x8000
-FW_CFG_IRQ0_OVERRIDE: Final = FW_CFG_ARCH_LOCAL + 2  # hw/i386/fw_cfg.h
 FW_CFG_ENTRY_MASK: Final = 0xFFFF & ~(FW_CFG_WRITE_CHANNEL | FW_CFG_ARCH_LOCAL)
 
 FW_CFG_SIGNATURE_DATA: Final = b"QEMU"

@@ -12,10 +12,8 @@ PCI_CONFIG_ENABLE: Final = 1 << 31
 PCI_VENDOR_ID: Final = 0x00  # 16 bits, the device's number behind: all ones where no device is
 PCI_HEADER_TYPE: Final = 0x0E
 PCI_HEADER_MULTI_FUNCTION: Final = 1 << 7
-PCI_INTERRUPT_LINE: Final = 0x3C
-PCI_INTERRUPT_PIN: Final = 0x3D
+PCI_INTERRUPT_LINE: Final = 0x3C  # a byte; in the next one the pin, 1 is INTA#, 0 is none
 
-PCI_BUSES: Final = 256
 PCI_SLOTS: Final = 32  # of a bus
 PCI_FUNCTIONS: Final = 8  # of a device
 PCI_CONFIG_SIZE: Final = 256  # bytes, of a function's space by mechanism #1

@@ -170,7 +170,7 @@ acpi_write_pointer:
     mov ecx, 1
     call acpi_bound
     mov dword ptr [ACPI_POINTER], eax
-    mov dword ptr [ACPI_POINTER + 4], 0
+    mov dword ptr [ACPI_POINTER_HIGH], 0
     movzx eax, byte ptr [esi + LOADER_WRITE_POINTER_SIZE]
     dec eax
     cmp eax, 8 - 1

@@ -1,7 +1,7 @@
 # A kernel that QEMU has found no PVH entry in: a bzImage, by the Linux boot protocol. Its protected-mode part is put into RAM,
 # its setup header into boot_params; what else the kernel wants to know there, linux.s adds when all of it is known.
 #
-# In:       ebp = fw_cfg reader, the memory map in place; the host's KERNEL_ADDR_PADDR, KERNEL_SIZE_PADDR; ebx
+# In:       ebp = fw_cfg reader, the memory map in place, ebx = its entries; the host's KERNEL_ADDR_PADDR, KERNEL_SIZE_PADDR
 # Out:      at kernel_loaded: ENTRY_POINTER = linux_handoff, LINUX_ENTRY; KERNEL_ADDR_PADDR, KERNEL_SIZE_PADDR = all that the
 #           kernel takes while it unpacks itself; ebx as it was
 # Clobbers: eax, ecx, edx, esi, edi

@@ -2,7 +2,7 @@
 # the upper memory in front of it become RAM.
 #
 # In:       flat 32-bit
-# Out:      the chipset programmed, all of the F segment and of upper memory free
+# Out:      the chipset programmed, all of the F segment and of upper memory free; without a chipset there is none of both
 # Clobbers: eax, ecx, edx, esi
 #
 # All of it before the first look at fw_cfg's files: QEMU makes the ACPI tables from what these registers hold by then. The

@@ -87,7 +87,7 @@ e820_next:
     dec edx
     jnz e820_bad_low
     MACHINE esi, MACHINE_HIGH
-    mov ecx, dword ptr [esi - 4]        # 32-bit words
+    mov ecx, dword ptr [esi + MACHINE_HIGH_WORDS - MACHINE_HIGH]
     rep movsd
 
 # Sorted by walking up and, where two are the wrong way round, exchanging them and going one back. A map that is sorted
@@ -130,7 +130,7 @@ e820_empty:
 
 e820_sorted:
 .if CHIPSET
-# Nothing may have come between the hole's ranges: behind them is the RAM from 1 MiB on.
+# Of the host's ranges none may lie between 0xa0000 and the low copy of the ROM: the third is the RAM from 1 MiB on.
     cmp dword ptr [MEMMAP_PADDR + 2 * SIZEOF_HVM_MEMMAP_ENTRY + HVM_MEMMAP_ENTRY_ADDR], LOW_HOLE_END
     jne e820_overlap
 .endif

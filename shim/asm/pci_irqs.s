@@ -1,7 +1,7 @@
 # PCI interrupts on a PC without ACPI: the PIRQs get IRQs, level triggered, and each function of bus 0 that has a pin is told its
 # IRQ. What lies behind bridges is the operating system's, as are their bus numbers.
 #
-# In:       nothing
+# In:       the machine's record
 # Out:      all routed
 # Clobbers: eax, ecx, edx, esi, edi
 pci_route:

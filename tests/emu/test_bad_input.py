@@ -200,6 +200,7 @@ BAD_BUILDS = {
     "stage-missing": (["--stage", "before-handoff=/nonexistent"], "No such file"),
     "stage-binary": (["--stage", "before-handoff=/bin/true"], "UTF-8"),
     "append-without-kernel": (["--append", "x"], "needs --kernel"),
+    "memory-without-kernel": (["--memory", "64M"], "needs --kernel"),
 }
 
 
@@ -269,3 +270,36 @@ def test_guests_into_no_directory(capsys, tmp_path):
 
 def test_inspect_of_a_missing_file(capsys, tmp_path):
     assert "No such file" in fails(capsys, "inspect", tmp_path / "none")
+
+
+ARGUMENTS = {
+    "no-command": ([], "required: COMMAND; see pvhboot --help"),
+    "unknown-command": (["frob"], "invalid choice: 'frob'"),
+    "unknown-option": (["boot", "--frob"], "unrecognized arguments: --frob"),
+    "no-output": (["record", "--machine", "pc"], "required: -o/--output; see pvhboot record --help"),
+    "number": (["record", "--smp", "x"], "argument --smp: invalid int value: 'x'"),
+    "a-firmware-for-several": (["boot", "--machine", "universal"], "build it, and boot --machine q35 --firmware FILE"),
+    "unknown-machine": (["boot", "--machine", "vax"], "invalid choice: 'vax'"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), ARGUMENTS.values(), ids=ARGUMENTS)
+def test_what_cannot_be_read_of_the_command_line(capsys, arguments, message):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("pvhboot: ")
+    assert error.count("\n") == 1
+    assert message in error
+
+
+def test_a_stage_of_the_universal_firmware_is_tried_on_each_of_its_machines(capsys, tmp_path):
+    """What is memory of nobody on one is a ROM's on another."""
+    (tmp_path / "my.s").write_text("# Clobbers: nothing\n    nop\n    ret\n")
+    arguments = ["build", "--machine", "universal", "--stage", f"before-handoff={tmp_path / 'my.s'}"]
+    assert main([*arguments, "-o", str(tmp_path / "fw.bin")]) == 0
+    capsys.readouterr()
+    (tmp_path / "my.s").write_text("# Clobbers: nothing\n    mov byte ptr [0xe0000], 1\n    ret\n")
+    assert "0xe0000" in fails(capsys, *arguments, "-o", tmp_path / "other.bin")
+    assert not (tmp_path / "other.bin").exists()

@@ -53,15 +53,38 @@ WRONG = {
     "machine": (changed(machine="vax"), "a recording of the machine 'vax'; there is: .*"),
     "memory": (changed(memory=0), "the recording has the memory 0: 1 to 4503599627370496 is possible"),
     "cpus": (changed(cpus="1"), "the recording has no cpus, or one that is no int"),
-    "item-key": (changed(items={"0x10000": []}), "'0x10000' is no key of an item: it is a number of 16 bits, in hexadecimal"),
-    "item-data": (changed(items={"0x5": ["0"]}), "item 0x5: not bytes in hexadecimal"),
-    "item-number": (changed(items={"0x5": 7}), "item 0x5: not bytes in hexadecimal"),
-    "file-name": (changed(files={"\xe4": FILE}), "'\xe4' is no name of a file: it has 1 to 55 ASCII characters"),
-    "file-long-name": (changed(files={"a" * 56: FILE}), "'a{56}' is no name of a file: it has 1 to 55 ASCII characters"),
-    "file-size": (changed(files={"a": FILE | {"size": -1}}), "file a has the size -1: 0 to 16777216 is possible"),
-    "file-too-small": (changed(files={"a": FILE | {"data": ["0102"]}}), "file a has 2 bytes and the size 1"),
-    "file-writeable": (changed(files={"a": FILE | {"writeable": 1}}), "file a has no writeable, or one that is no bool"),
-    "file-is-none": (changed(files={"a": None}), "file a has no size, or one that is no int"),
+    "machine-without-fw-cfg": (changed(machine="bare"), "a recording of the machine 'bare'; there is: microvm, .*"),
+    **{
+        f"item-key-{name}": (changed(items={key: []}), re.escape(repr(key)) + " is no key of an item: .*")
+        for name, key in (
+            ("long", "0x10000"),
+            ("short", "0x5"),
+            ("blank", " 0x0005"),
+            ("underscore", "0x0_05"),
+            ("lines", "a\nb"),
+        )
+    },
+    "item-data": (changed(items={"0x0005": ["0"]}), "item '0x0005': not bytes in hexadecimal"),
+    "item-number": (changed(items={"0x0005": 7}), "item '0x0005': not bytes in hexadecimal"),
+    **{
+        f"file-name-{kind}": (
+            changed(files={name: FILE}),
+            f"{name!r} is no name of a file: it has 1 to 55 printable ASCII characters",
+        )
+        for kind, name in (("latin", "\xe4"), ("long", "a" * 56), ("none", ""))
+    },
+    "file-name-lines": (
+        changed(files={"a\nb": FILE}),
+        r"'a\\nb' is no name of a file: it has 1 to 55 printable ASCII characters",
+    ),
+    "files-too-many": (
+        changed(files={f"f{at}": FILE for at in range(0x3FE0)}),
+        "the recording has 16352 files: fw_cfg has room for 16351, and etc/e820",
+    ),
+    "file-size": (changed(files={"a": FILE | {"size": -1}}), "file 'a' has the size -1: 0 to 16777216 is possible"),
+    "file-too-small": (changed(files={"a": FILE | {"data": ["0102"]}}), "file 'a' has 2 bytes and the size 1"),
+    "file-writeable": (changed(files={"a": FILE | {"writeable": 1}}), "file 'a' has no writeable, or one that is no bool"),
+    "file-is-none": (changed(files={"a": None}), "file 'a' has no size, or one that is no int"),
     "pci-slot": (changed(pci=[PCI | {"slot": 32}]), "PCI function 0 has the slot 32: 0 to 31 is possible"),
     "pci-long": (changed(pci=[PCI | {"config": ["00" * 257]}]), "PCI function 0 has 257 bytes of config: there are 256"),
     "pci-twice": (changed(pci=[PCI, PCI]), "the recording has a PCI function twice"),
@@ -124,6 +147,19 @@ BAD_RECORD = {
     "daemonize": (["--qemu-arg=-daemonize"], "-daemonize: nobody could end a QEMU in the background"),
     "cpus": (["--smp", "0"], "--smp 0: give 1 to 255"),
     "memory": (["--memory", "1M"], "1 MiB of memory: the machine pc takes 16 MiB to 1 TiB"),
+    "other-machine": (["--qemu-arg=-machine", "--qemu-arg=q35"], "this QEMU is no pc: its host bridge is 0x29c08086"),
+    "other-memory": (
+        ["--qemu-arg=-m", "--qemu-arg=1G"],
+        "QEMU has 1 GiB of memory, not 512 MiB: give it by --memory",
+    ),
+    "file-name": (
+        ["--qemu-arg=-fw_cfg", "--qemu-arg=name=opt/ä,string=x"],
+        "QEMU's fw_cfg has a file opt/ä: only ASCII can be recorded",
+    ),
+    "file-name-lines": (
+        ["--qemu-arg=-fw_cfg", "--qemu-arg=name=opt/a\nb,string=x"],
+        r"'opt/a\nb' is no name of a file: it has 1 to 55 printable ASCII characters",
+    ),
     "memory-text": (["--memory", "much"], "cannot read the memory size 'much': write 512M or 5G; a plain number is MiB"),
 }
 
@@ -190,3 +226,14 @@ def test_a_recording_that_is_not_for_this_boot_is_refused(recording_file, tmp_pa
     missing = str(tmp_path / "missing")
     assert main(["boot", "--machine", "q35", "--recording", missing]) == 2
     assert capsys.readouterr().err == f"pvhboot: {missing}: cannot read the recording: No such file or directory\n"
+
+
+@pytest.mark.parametrize("machine", ["microvm", "pc"])
+def test_the_board_has_one_cpu_whatever_was_recorded(machine, tmp_path, capsys):
+    """A firmware that would start the others would wait for them, and they never come."""
+    recording = default_recording(MACHINES[machine])
+    files = {name: file for name, file in recording.files.items() if name != b"etc/table-loader"}
+    path = tmp_path / "recording"
+    path.write_text(recording._replace(cpus=4, items={**recording.items, 5: b"\4"}, files=files).to_json())
+    assert main(["boot", "--machine", machine, "--recording", str(path), "--max-instructions", "100000"]) == 0
+    assert "27 of 27 clauses" in capsys.readouterr().out

@@ -217,7 +217,10 @@ SPECS = {
     "microvm-acpi": SPEC,
     "pc": PC_SPEC,
     "q35": Q35_SPEC,
-    "universal": {**Q35_SPEC, "qemu": "", "chipset": None},
+    "universal": {
+        **{name: SPEC[name] for name in ("source", "acpi", "ram_min", "ram_max")},
+        "detects": ["pc", "q35", "microvm-acpi"],
+    },
 }
 
 

@@ -1,4 +1,4 @@
-"""The engine that has QEMU run a boot, as anybody's command line would: `-bios`, and for the machine microvm `-kernel`.
+"""The engine that has QEMU run a boot, as anybody's command line would: `-bios`, and on all machines but `bare` `-kernel`.
 
 QEMU brings its own memory and devices, of which this engine sees what a monitor and a debugger see: it counts neither
 instructions nor accesses, POST codes are lost, and MTRRs cannot be read. Of what the guest writes to the debug-exit port it

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from pvhboot.loader.recording import RecordedFile, RecordedFunction, Recording
+from pvhboot.loader.sizes import show_size
 from pvhboot.shim.abi import chipset as abi
 from pvhboot.shim.abi import fw_cfg, pci
 from pvhboot.shim.abi.e820 import E820_ENTRY, E820Entry
@@ -47,10 +48,14 @@ def record(spec: MachineSpec, memory: int, cpus: int, extra: Sequence[str]) -> R
     if DAEMONIZE in extra:
         raise BootError(f"{DAEMONIZE}: nobody could end a QEMU in the background")
     with QtestMachine(spec, memory, cpus, "tcg", extra) as machine:
+        _require_machine(machine, spec)
         spaces = {} if spec.chipset is None else _config_spaces(machine)
         if spec.chipset is not None:
             _program(machine, spec.chipset)
         reader = _FwCfgReader(machine)
+        size = int.from_bytes(reader.item(fw_cfg.FW_CFG_RAM_SIZE, 8), "little")
+        if size != memory:
+            raise BootError(f"QEMU has {show_size(size)} of memory, not {show_size(memory)}: give it by --memory")
         items = {key: data for key in _item_keys() if (data := reader.item(key, _ITEM_BYTES).rstrip(b"\0"))}
         files = dict(reader.files())
         functions = tuple(
@@ -59,6 +64,14 @@ def record(spec: MachineSpec, memory: int, cpus: int, extra: Sequence[str]) -> R
         )
     count = int.from_bytes(items.get(fw_cfg.FW_CFG_NB_CPUS, b""), "little")
     return Recording(_version(), spec.name, memory, count, items, files, functions)
+
+
+def _require_machine(machine: QtestMachine, spec: MachineSpec) -> None:
+    """BootError if the further arguments have made another machine of it."""
+    machine.port_write(pci.PCI_CONFIG_ADDRESS, 4, pci.config_address(0, 0, pci.PCI_VENDOR_ID))
+    found = machine.port_read(pci.PCI_CONFIG_DATA, 4)
+    if found != (0xFFFFFFFF if spec.chipset is None else spec.chipset.host_id):
+        raise BootError(f"this QEMU is no {spec.name}: its host bridge is {found:#010x}")
 
 
 def reserved_by_host(spec: MachineSpec, memory: int, accelerator: str, extra: Sequence[str]) -> tuple[E820Entry, ...]:
@@ -169,6 +182,11 @@ class _FwCfgReader:
 
     def files(self) -> Iterator[tuple[bytes, RecordedFile]]:
         """Those that are kept."""
+        for name, _entry in self.directory():
+            if not name.isascii():
+                raise BootError(
+                    f"QEMU's fw_cfg has a file {name.decode(errors='backslashreplace')}: only ASCII can be recorded"
+                )
         kept = {name: each for name, each in self.directory() if name not in _LEFT_OUT and not name.startswith(_OPTION_ROMS)}
         for name, entry in kept.items():
             if entry.size > _FILE_MAX:
