@@ -1,6 +1,7 @@
 """Hosts that say anything: a named panic or a right boot each time, no write outside of what the firmware may touch, an end.
 
-500 of them here; PVHBOOT_NIGHTLY=1 makes it 10,000. The same ones each time.
+500 of them here; PVHBOOT_NIGHTLY=1 makes it 10,000. Seeded; but hypothesis also draws constants of the modules that are loaded,
+so that the whole suite has others than this file alone.
 """
 
 import os
