@@ -135,7 +135,7 @@ def _fw_cfg_symbols(spec: MachineSpec) -> dict[str, int]:
     }
 
 
-SETUP_DATA_MAX = 32  # pieces; QEMU has two at the most
+_SETUP_DATA_MAX = 32  # pieces; QEMU has two at the most
 
 
 def _linux_symbols(spec: MachineSpec) -> dict[str, int]:
@@ -144,38 +144,23 @@ def _linux_symbols(spec: MachineSpec) -> dict[str, int]:
     assert params is not None
     assert setup_data is not None
     fields = (
-        *(
-            "VERSION",
-            "LOADFLAGS",
-            "TYPE_OF_LOADER",
-            "RAMDISK_IMAGE",
-            "RAMDISK_SIZE",
-            "CMD_LINE_PTR",
-            "ALIGNMENT",
-            "RELOCATABLE",
-        ),
-        *("SETUP_DATA", "PREF_ADDRESS", "INIT_SIZE", "ACPI_RSDP_ADDR", "E820_ENTRIES", "HEADER_MAGIC"),
+        *("VERSION", "LOADFLAGS", "TYPE_OF_LOADER", "RAMDISK_IMAGE", "RAMDISK_SIZE", "CMD_LINE_PTR", "ALIGNMENT"),
+        *("RELOCATABLE", "SETUP_DATA", "PREF_ADDRESS", "INIT_SIZE", "ACPI_RSDP_ADDR", "E820_ENTRIES", "HEADER_MAGIC"),
     )
     values = (
-        "HEADER",
-        "HEADER_JUMP",
-        "HEADER_MIN",
-        "HEADER_MAX",
-        "E820_TABLE",
-        "LOADED_HIGH",
-        "LOADER_UNDEFINED",
-        "PROTOCOL_MIN",
+        *("HEADER", "HEADER_JUMP", "HEADER_MIN", "HEADER_MAX", "E820_TABLE", "LOADED_HIGH", "LOADER_UNDEFINED"),
+        *("PROTOCOL_MIN", "PROTOCOL_INIT_SIZE"),
     )
     return {
         **{f"BOOT_{name}": getattr(boot_params, name)[0] for name in fields},
-        **{f"BOOT_{name}": getattr(boot_params, name) for name in (*values, "PROTOCOL_INIT_SIZE")},
+        **{f"BOOT_{name}": getattr(boot_params, name) for name in values},
         **boot_params.SETUP_DATA_HEAD.symbols(),
         "BOOT_HEADER_MAGIC_VALUE": _little(boot_params.HEADER_MAGIC[1]),
         "SIZEOF_BOOT_PARAMS": boot_params.BOOT_PARAMS_BYTES,
         "BOOT_PARAMS_PADDR": params.start,
         "SETUP_DATA_PADDR": setup_data.start,
         "SETUP_DATA_END": setup_data.end,
-        "SETUP_DATA_MAX": SETUP_DATA_MAX,
+        "SETUP_DATA_MAX": _SETUP_DATA_MAX,
     }
 
 
@@ -219,9 +204,10 @@ def _chipset_symbols(spec: MachineSpec) -> dict[str, int]:
         "CONFIG_INTERRUPTS": pci.config_address(0, 0, pci.PCI_INTERRUPT_LINE),
         "CONFIG_HEADER": pci.config_address(0, 0, pci.PCI_HEADER_TYPE),
         "CONFIG_MULTI_FUNCTION": pci.PCI_HEADER_MULTI_FUNCTION << 8 * (pci.PCI_HEADER_TYPE & 3),
-        "CONFIG_FUNCTION_STEP": 1 << 8,
-        "CONFIG_FUNCTION_MASK": (pci.PCI_FUNCTIONS - 1) << 8,
-        "CONFIG_SLOT_STEP": 1 << 11,
+        "CONFIG_FUNCTION_STEP": 1 << pci.PCI_CONFIG_FUNCTION_SHIFT,
+        "CONFIG_FUNCTION_MASK": (pci.PCI_FUNCTIONS - 1) << pci.PCI_CONFIG_FUNCTION_SHIFT,
+        "CONFIG_SLOT_SHIFT": pci.PCI_CONFIG_SLOT_SHIFT,
+        "CONFIG_SLOT_STEP": 1 << pci.PCI_CONFIG_SLOT_SHIFT,
         "ELCR_HIGH_PORT": chipset.ELCR_PORT + 1,
         "ELCR_HIGH_VALUE": sum({1 << irq for irq in chipset.PIRQ_IRQS}) >> 8,
         "HOST_BRIDGE": pci.config_address(0, 0, pci.PCI_VENDOR_ID),
@@ -230,14 +216,15 @@ def _chipset_symbols(spec: MachineSpec) -> dict[str, int]:
 
 
 _CPU_POLLS = 1 << 24  # looks at how many processors have answered
+_AP_BYTES = 0x100  # for what a started processor begins with; behind it a byte for each APIC id, and these words
+_CPU_WORDS = ("CPU_COUNT", "CPU_SIGNATURE", "CPU_FEATURES", "CPU_FOUND")
 
 
 def _mp_symbols(spec: MachineSpec) -> dict[str, int]:
     transfer = spec.low.transfer
     assert transfer is not None
-    layouts = (*(mptable.MP_FLOATING, mptable.MP_TABLE, mptable.MP_PROCESSOR_ENTRY, mptable.MP_INTERRUPT_ENTRY),)
     symbols: dict[str, int] = {}
-    for layout in layouts:
+    for layout in (mptable.MP_FLOATING, mptable.MP_TABLE, mptable.MP_PROCESSOR_ENTRY, mptable.MP_INTERRUPT_ENTRY):
         symbols |= layout.symbols()
     names = (
         *("APIC_SVR", "APIC_SVR_ENABLE", "APIC_ICR", "APIC_ICR_INIT", "APIC_ICR_STARTUP", "APIC_ICR_ASSERT", "APIC_IDS"),
@@ -245,8 +232,9 @@ def _mp_symbols(spec: MachineSpec) -> dict[str, int]:
     )
     low = spec.low.mp_table
     if low is not None:  # with as many processors as there are ids, it ends before its pointer
-        most = mp_tables.mp_most_bytes()
-        assert low.start + most <= mptable.MP_BASE_MEMORY
+        assert low.start + mp_tables.mp_most_bytes() <= mptable.MP_BASE_MEMORY
+    present = transfer.start + _AP_BYTES
+    words = {name: present + apic.APIC_IDS + 4 * at for at, name in enumerate(_CPU_WORDS)}
     return {
         **{name: getattr(apic, name) for name in names},
         **{name: value for name, value in vars(mptable).items() if name.startswith("MP_") and isinstance(value, int)},
@@ -258,11 +246,8 @@ def _mp_symbols(spec: MachineSpec) -> dict[str, int]:
         **({"MP_PADDR": low.start, "MP_RAM_END": low.end} if low else {}),
         "CPU_POLLS": _CPU_POLLS,
         "AP_PADDR": transfer.start,  # a page: what is there has been read by then
-        "CPU_PRESENT": transfer.start + 0x100,
-        "CPU_COUNT": transfer.start + 0x100 + apic.APIC_IDS,
-        "CPU_SIGNATURE": transfer.start + 0x104 + apic.APIC_IDS,
-        "CPU_FEATURES": transfer.start + 0x108 + apic.APIC_IDS,
-        "CPU_FOUND": transfer.start + 0x10C + apic.APIC_IDS,
+        "CPU_PRESENT": present,
+        **words,
     }
 
 

@@ -1,7 +1,7 @@
 """Lays out code, tables and reset vector, and makes a Blob of them."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, Final
 
@@ -19,28 +19,71 @@ from .source import Unit
 from .stage import SLOTS, Stage
 from .version import VERSION
 
-# By where a firmware learns what to boot: the phases in the order in which the CPU walks them, then what they jump to, then
-# data.
-_ACPI_PHASE: Final = "acpi.s"  # before start_info.s, on a machine with ACPI
-_PHASES: Final = {
-    PARAMS: ("realmode.s", "flat32.s", "params.s", "memmap.s", "modules.s", "start_info.s"),
-    FW_CFG: ("realmode.s", "flat32.s", "fw_cfg.s", "e820.s", "fw_cfg_kernel.s", "start_info.s"),
-}
 _STAGE: Final = "stage.s"
 _STAGE_END: Final = "stage_end.s"
-_ENDING: Final = {
-    PARAMS: ("handoff.s", "params_panics.s", "panic.s", "tables.s"),
-    FW_CFG: ("handoff.s", "bzimage.s", "linux.s", "fw_cfg_read.s", "ram_range.s", "fw_cfg_panics.s", "panic.s", "tables.s"),
-}
-_CHIPSET_PHASE: Final = "chipset.s"  # before fw_cfg.s, on a PC
-_SMBIOS_PHASE: Final = "smbios.s"  # before start_info.s, on a PC
-_CHIPSET_ENDING: Final = ("pci_store.s", "fseg.s")
-_MP_PHASE: Final = "mptable.s"  # before start_info.s, where there may be no ACPI
-_MP_ENDING: Final = ("cpus.s",)
 _MP_STATIC: Final = "mp_static"  # the label of the table that needs no making
-_PCI_ENDING: Final = ("pci_irqs.s",)
-_SHARED_ENDING: Final = ("memmap_insert.s", "sum_bytes.s")
-_ACPI_ENDING: Final = ("acpi_routines.s", "acpi_panics.s")
+
+
+def _always(_spec: MachineSpec) -> bool:
+    return True
+
+
+def _from_block(spec: MachineSpec) -> bool:
+    return spec.source == PARAMS
+
+
+def _from_fw_cfg(spec: MachineSpec) -> bool:
+    return spec.source == FW_CFG
+
+
+def _has_acpi(spec: MachineSpec) -> bool:
+    return spec.acpi
+
+
+def _has_chipset(spec: MachineSpec) -> bool:
+    return spec.has_chipset
+
+
+def _has_mp_table(spec: MachineSpec) -> bool:
+    return spec.mp_table
+
+
+# The firmware's files, and which firmware has them: the phases in the order in which the CPU walks them...
+_PHASES: Final[tuple[tuple[str, Callable[[MachineSpec], bool]], ...]] = (
+    ("realmode.s", _always),
+    ("flat32.s", _always),
+    ("params.s", _from_block),
+    ("memmap.s", _from_block),
+    ("modules.s", _from_block),
+    ("chipset.s", _has_chipset),
+    ("fw_cfg.s", _from_fw_cfg),
+    ("e820.s", _from_fw_cfg),
+    ("fw_cfg_kernel.s", _from_fw_cfg),
+    ("acpi.s", _has_acpi),
+    ("smbios.s", _has_chipset),
+    ("mptable.s", _has_mp_table),
+    ("start_info.s", _always),
+)
+# ...and behind a custom stage the last of them, what they jump to, and data.
+_ENDING: Final[tuple[tuple[str, Callable[[MachineSpec], bool]], ...]] = (
+    ("handoff.s", _always),
+    ("memmap_insert.s", lambda spec: spec.acpi or spec.mp_table),
+    ("sum_bytes.s", lambda spec: spec.acpi or spec.mp_table),
+    ("pci_irqs.s", lambda spec: spec.mp_table and spec.has_chipset),
+    ("cpus.s", _has_mp_table),
+    ("pci_store.s", _has_chipset),
+    ("fseg.s", _has_chipset),
+    ("acpi_routines.s", _has_acpi),
+    ("acpi_panics.s", _has_acpi),
+    ("bzimage.s", _from_fw_cfg),
+    ("linux.s", _from_fw_cfg),
+    ("fw_cfg_read.s", _from_fw_cfg),
+    ("ram_range.s", _from_fw_cfg),
+    ("params_panics.s", _from_block),
+    ("fw_cfg_panics.s", _from_fw_cfg),
+    ("panic.s", _always),
+    ("tables.s", _always),
+)
 _RESET: Final = "reset.s"
 STAGE_LABELS: Final = {"before-handoff": "stage_before_handoff"}
 assert tuple(STAGE_LABELS) == SLOTS
@@ -85,21 +128,7 @@ def build(
 
 def firmware_units(spec: MachineSpec, stages: Sequence[Stage], sources: Mapping[str, str], options: Options) -> list[Unit]:
     """The source files of a firmware in order, as `build` assembles them."""
-    phases, ending = list(_PHASES[spec.source]), list(_ENDING[spec.source])
-    if spec.acpi:
-        phases.insert(-1, _ACPI_PHASE)
-        ending[1:1] = _ACPI_ENDING
-    if spec.has_chipset:
-        phases.insert(phases.index("fw_cfg.s"), _CHIPSET_PHASE)
-        phases.insert(-1, _SMBIOS_PHASE)
-        ending[1:1] = _CHIPSET_ENDING
-    if spec.mp_table:
-        phases.insert(-1, _MP_PHASE)
-        ending[1:1] = _MP_ENDING
-        if spec.has_chipset:
-            ending[1:1] = _PCI_ENDING
-    if spec.acpi or spec.mp_table:
-        ending[1:1] = _SHARED_ENDING
+    phases, ending = ([name for name, wanted in files if wanted(spec)] for files in (_PHASES, _ENDING))
     names = ["macros.s", *phases, *([_STAGE] if stages else []), *ending]
     unknown = set(sources) - {*names, _RESET}
     if unknown:

@@ -4,7 +4,7 @@ from typing import Final
 
 from .abi import apic
 from .abi import mptable as mp
-from .abi.chipset import I440FX, PIRQ_IRQS, Chipset
+from .abi.chipset import Chipset
 from .abi.x86 import ADDRESS_4G
 from .machines import MIB
 
@@ -43,8 +43,8 @@ def mp_tail(chipset: Chipset | None) -> list[bytes]:
     entries = [mp.MP_BUS_ENTRY.pack(mp.MpBus(mp.MP_BUS, bus, name)) for bus, name in enumerate(names)]
     io_apic = mp.MpIoApic(mp.MP_IO_APIC, 0, apic.IO_APIC_VERSION, mp.MP_IO_APIC_ENABLED, apic.IO_APIC)
     entries.append(mp.MP_IO_APIC_ENTRY.pack(io_apic))
-    # An i440FX has no interrupts but the PIC's: those that PCI has got are no ISA device's.
-    taken = set(PIRQ_IRQS) if chipset is I440FX else set()
+    # Where PCI's interrupts come in at pins of the ISA IRQs, those are no ISA device's.
+    taken = () if chipset is None else chipset.pins
     for irq in range(apic.ISA_IRQS):
         if irq == apic.CASCADE_IRQ or irq in taken:
             continue

@@ -75,7 +75,8 @@ class ConfigPorts:
         address = self.address_port.address
         if not address & abi.PCI_CONFIG_ENABLE:
             return None, 0
-        return self._bus.find(address >> 16 & 0xFF, address >> 8 & 0xFF), address & 0xFF | offset
+        bus, devfn = address >> abi.PCI_CONFIG_BUS_SHIFT & 0xFF, address >> abi.PCI_CONFIG_FUNCTION_SHIFT & 0xFF
+        return self._bus.find(bus, devfn), address & 0xFF | offset
 
 
 class _AddressPort:

@@ -8,6 +8,9 @@ from typing import Final
 PCI_CONFIG_ADDRESS: Final = 0xCF8
 PCI_CONFIG_DATA: Final = 0xCFC
 PCI_CONFIG_ENABLE: Final = 1 << 31
+PCI_CONFIG_BUS_SHIFT: Final = 16
+PCI_CONFIG_SLOT_SHIFT: Final = 11
+PCI_CONFIG_FUNCTION_SHIFT: Final = 8
 
 PCI_VENDOR_ID: Final = 0x00  # 16 bits, the device's number behind: all ones where no device is
 PCI_HEADER_TYPE: Final = 0x0E
@@ -22,4 +25,5 @@ PCIE_CONFIG_SIZE: Final = 4096  # bytes, by ECAM
 
 def config_address(slot: int, function: int, register: int, bus: int = 0) -> int:
     """What PCI_CONFIG_ADDRESS takes to reach the 32-bit register that holds `register`."""
-    return PCI_CONFIG_ENABLE | bus << 16 | slot << 11 | function << 8 | register & ~3
+    number = bus << PCI_CONFIG_BUS_SHIFT | slot << PCI_CONFIG_SLOT_SHIFT | function << PCI_CONFIG_FUNCTION_SHIFT
+    return PCI_CONFIG_ENABLE | number | register & ~3

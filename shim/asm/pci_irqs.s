@@ -23,7 +23,7 @@ pci_function:
     cmp ah, 3
     ja pci_no_pin                       # none
     mov ecx, edi
-    shr ecx, 11 - 2
+    shr ecx, CONFIG_SLOT_SHIFT - 2
     and ecx, -4                         # slot * 4; the bits above do not reach cl
     movzx ecx, cl
     add cl, ah
