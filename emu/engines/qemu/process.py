@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType, TracebackType
-from typing import Final, NoReturn, Self
+from typing import IO, Final, NoReturn, Self
 
 from pvhboot.loader.plan import BootPlan
 from pvhboot.shim.errors import BootError
@@ -34,7 +34,7 @@ _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _libc = ctypes.CDLL(None)  # loaded before the fork: after it only the call is made
 
 
-def die_with_parent() -> None:
+def _die_with_parent() -> None:
     """Whoever kills this process shall not leave a QEMU running."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -68,6 +68,33 @@ def _cleaning_up_at_signals() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+def start_qemu(line: Sequence[str], output: IO[bytes], descriptors: Sequence[int]) -> "subprocess.Popen[bytes]":
+    """QEMU's process, which ends with this one, inherits `descriptors` and writes to `output`; BootError if it cannot start."""
+    try:
+        return subprocess.Popen(
+            line,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=descriptors,
+            start_new_session=True,  # Ctrl-C is for us
+            preexec_fn=_die_with_parent,
+        )
+    except OSError as error:
+        raise BootError(f"QEMU does not start: {line[0]}: {error.strerror}") from None
+
+
+def how_it_ended(process: "subprocess.Popen[bytes]") -> str:
+    """Of a QEMU that has closed its channels, as a phrase; one that does not end is killed."""
+    try:
+        status = process.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        status = process.wait()
+    how = f"signal {-status}" if status < 0 else f"status {status}"
+    return f"it has ended with {how} and does not say why"
+
+
 class QemuProcess:
     """QEMU, waiting before the guest's first instruction. `sockets` and `pipes` (descriptors) are its channels by name, what
     it prints on the guest's behalf comes through the pipes; `directory` is for its files."""
@@ -97,18 +124,7 @@ class QemuProcess:
                 errors = inherited.enter_context(open(os.path.join(self.directory, _ERRORS_FILE), "wb"))
             except OSError as error:
                 raise BootError(f"cannot write QEMU's files to {tempfile.gettempdir()} (TMPDIR): {error.strerror}") from None
-            try:
-                self._process = subprocess.Popen(
-                    [*line, *extra],
-                    stdin=subprocess.DEVNULL,
-                    stdout=errors,
-                    stderr=errors,
-                    pass_fds=tuple(descriptors.values()),
-                    start_new_session=True,  # Ctrl-C is for us
-                    preexec_fn=die_with_parent,
-                )
-            except OSError as error:
-                raise BootError(f"QEMU does not start: {program}: {error.strerror}") from None
+            self._process = start_qemu([*line, *extra], errors, tuple(descriptors.values()))
             stack.callback(self.end)
             self._closing = stack.pop_all()
 
@@ -132,13 +148,8 @@ class QemuProcess:
 
     def last_words(self) -> str:
         """How a QEMU that has closed its channels ended, and what it wrote, as a phrase."""
-        try:
-            status = self._process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            self.end()
-            status = self._process.returncode
-        how = f"signal {-status}" if status < 0 else f"status {status}"
-        return self.complaint() or f"it has ended with {how} and does not say why"
+        how = how_it_ended(self._process)
+        return self.complaint() or how
 
     def complaint(self) -> str:
         """What QEMU has written but warnings, its own name left out; "" if it has written nothing."""

@@ -4,7 +4,6 @@ Source: QEMU docs/devel/testing/qtest.rst and softmmu/qtest.c (the commands).
 """
 
 import socket
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,12 +14,11 @@ from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import ROM_GRANULE, MachineSpec
 
 from .command import find_program
-from .process import complaint, die_with_parent
+from .process import complaint, how_it_ended, start_qemu
 
 _TIMEOUT: Final = 30.0  # seconds, for each answer
 _WIDTHS: Final = {1: "b", 2: "w", 4: "l"}
 _HLT: Final = b"\xf4"
-_GRACE: Final = 5.0  # seconds that a QEMU which has closed its channel gets to end
 
 
 class QtestMachine:
@@ -47,18 +45,7 @@ class QtestMachine:
             line += ["-chardev", f"socket,id=qtest,fd={theirs.fileno()}", "-qtest", "chardev:qtest", "-qtest-log", "/dev/null"]
             line += extra
             with theirs:
-                try:
-                    self._process = subprocess.Popen(
-                        line,
-                        stdin=subprocess.DEVNULL,
-                        stdout=self._errors,
-                        stderr=self._errors,
-                        pass_fds=(theirs.fileno(),),
-                        start_new_session=True,  # Ctrl-C is for us
-                        preexec_fn=die_with_parent,
-                    )
-                except OSError as error:
-                    raise BootError(f"QEMU does not start: {program}: {error.strerror}") from None
+                self._process = start_qemu(line, self._errors, (theirs.fileno(),))
             stack.callback(self._end)
             self._closing = stack.pop_all()
 
@@ -74,15 +61,15 @@ class QtestMachine:
 
     def port_read(self, port: int, size: int) -> int:
         """`in` of 1, 2 or 4 bytes."""
-        return self._number(self._ask([f"in{_WIDTHS[size]} {port:#x}"])[0])
+        return self._number(self._ask(f"in{_WIDTHS[size]} {port:#x}"))
 
     def port_write(self, port: int, size: int, value: int) -> None:
         """`out`."""
-        self._ask([f"out{_WIDTHS[size]} {port:#x} {value:#x}"])
+        self._ask(f"out{_WIDTHS[size]} {port:#x} {value:#x}")
 
     def read(self, paddr: int, size: int) -> bytes:
         """Memory, as a CPU would read it."""
-        answer = self._ask([f"read {paddr:#x} {size:#x}"])[0]
+        answer = self._ask(f"read {paddr:#x} {size:#x}")
         try:
             return bytes.fromhex(answer.removeprefix("0x"))
         except ValueError:
@@ -90,7 +77,7 @@ class QtestMachine:
 
     def write(self, paddr: int, data: bytes) -> None:
         """Memory, as a CPU would write it."""
-        self._ask([f"write {paddr:#x} {len(data):#x} 0x{data.hex()}"])
+        self._ask(f"write {paddr:#x} {len(data):#x} 0x{data.hex()}")
 
     def _number(self, answer: str) -> int:
         try:
@@ -98,32 +85,26 @@ class QtestMachine:
         except ValueError:
             raise BootError(f"QEMU answers {answer!r} to a read by qtest") from None
 
-    def _ask(self, commands: Sequence[str]) -> list[str]:
-        """Sends all; what each gives."""
-        values: list[str] = []
+    def _ask(self, command: str) -> str:
+        """Sends it; what it gives."""
         try:
-            self._socket.sendall("".join(f"{command}\n" for command in commands).encode())
-            while len(values) < len(commands):
+            self._socket.sendall(f"{command}\n".encode())
+            while True:
                 line = self._answers.readline().decode("ascii", "replace").split()
                 if not line:
                     raise BootError(f"QEMU does not {'go on' if self._answered else 'start'}: {self._last_words()}")
                 self._answered = True
-                if line[0] != "IRQ":  # of a line that nobody here listens to
-                    if line[0] != "OK":
-                        raise BootError(f"QEMU refuses {commands[len(values)].split()[0]} by qtest: {' '.join(line)}")
-                    values.append(line[1] if len(line) > 1 else "")
+                if line[0] == "IRQ":  # of a line that nobody here listens to
+                    continue
+                if line[0] != "OK":
+                    raise BootError(f"QEMU refuses {command.split()[0]} by qtest: {' '.join(line)}")
+                return line[1] if len(line) > 1 else ""
         except TimeoutError:
             raise BootError(f"QEMU has not answered for {_TIMEOUT:g} seconds") from None
         except OSError:
             raise BootError(f"QEMU does not {'go on' if self._answered else 'start'}: {self._last_words()}") from None
-        return values
 
     def _last_words(self) -> str:
-        try:
-            status = self._process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            self._end()
-            status = self._process.returncode
+        how = how_it_ended(self._process)
         self._errors.seek(0)
-        words = complaint(self._errors.read().decode(errors="replace"))
-        return words or f"it has ended with status {status} and does not say why"
+        return complaint(self._errors.read().decode(errors="replace")) or how
