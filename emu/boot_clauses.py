@@ -98,7 +98,7 @@ def _module(subject: Subject, index: int, entry: ModlistEntry, line: bytes | Non
         yield f"has {entry.reserved:#x} in its reserved field"
     if not entry.paddr or entry.paddr + entry.size > ADDRESS_4G:
         yield f"at {entry.paddr:#x} is not below 4 GiB, or at 0"
-    if not inside(entry.paddr, entry.size, subject.plan.ram):
+    if not inside(entry.paddr, entry.size, subject.plan.usable_ram):
         yield f"at {entry.paddr:#x} is not in RAM"
     if entry.cmdline_paddr:
         yield from subject.located("its command line", entry.cmdline_paddr, len(line or b"") + 1)
@@ -163,14 +163,14 @@ def _memmap_disjoint(subject: Subject) -> Iterator[str]:
 
 def _memmap_ram(subject: Subject) -> Iterator[str]:
     ram = [(addr, size) for addr, size, kind in subject.map_without_tables() if kind == pvh.MEMMAP_TYPE_RAM]
-    told, real = sum(size for _, size in ram), sum(span.size for span in subject.plan.ram)
+    told, real = sum(size for _, size in ram), sum(span.size for span in subject.plan.usable_ram)
     # A firmware that is not ours may keep some for itself.
     if not told or (told != real and subject.plan.memmap is not None):
         yield f"the map says {told:#x} bytes of RAM, the machine has {real:#x}"
     yield from (
         f"{addr:#x}-{addr + size:#x} is said to be RAM and is not"
         for addr, size in ram
-        if not inside(addr, size, subject.plan.ram)
+        if not inside(addr, size, subject.plan.usable_ram)
     )
 
 
@@ -194,7 +194,7 @@ def _disjoint(subject: Subject) -> Iterator[str]:
     if info is None:
         yield "there is no start_info"
         return
-    spans = [Span("kernel", segment.paddr, segment.end) for segment in plan.kernel.segments]
+    spans = [Span("kernel", segment.paddr, segment.end) for segment in plan.segments]
     spans += [module.span for module in plan.modules]
     spans.append(rom_span(len(plan.rom)))
     ebx = subject.handoff.registers["ebx"]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import NoReturn
 
+from pvhboot.loader.modules import GUESTS, LINUX
 from pvhboot.loader.sizes import DEFAULT_MEMORY
 from pvhboot.shim.abi.firmware import FW_CFG
 from pvhboot.shim.errors import BootError
@@ -95,6 +96,24 @@ def _add_what_to_boot(parser: argparse.ArgumentParser, machines: Iterable[str] =
         help="a further module, with its command line behind the first comma; can be repeated",
     )
     parser.add_argument("--append", metavar="CMDLINE", help="the kernel's command line")
+    parser.add_argument(
+        "--guest",
+        choices=GUESTS,
+        default=LINUX,
+        help="whose rules modules follow: high in RAM, or behind the kernel, each with a command line (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--base",
+        metavar="ADDR",
+        help="where to load a relocatable kernel, e.g. 0x2000000 or 32M (default: where it is linked, or else where it fits)",
+    )
+    parser.add_argument(
+        "--reserve",
+        metavar="SIZE@ADDR",
+        action="append",
+        default=[],
+        help="RAM that the memory map calls reserved and nothing is put into; can be repeated",
+    )
     parser.add_argument(
         "--memory", metavar="SIZE", help=f"RAM, e.g. 96M or 5G; a plain number is MiB (default: {DEFAULT_MEMORY})"
     )

@@ -58,9 +58,9 @@ class Subject(NamedTuple):
         return whole
 
     def writable(self) -> list[Span]:
-        """RAM, and the low copy of a ROM that can be written as if it were RAM."""
+        """Usable RAM, and the low copy of a ROM that can be written as if it were RAM."""
         low_rom = low_rom_span(self.plan.spec, len(self.plan.rom))
-        return [*self.plan.ram, *([low_rom] if low_rom and self.plan.spec.rom_writable else [])]
+        return [*self.plan.usable_ram, *([low_rom] if low_rom and self.plan.spec.rom_writable else [])]
 
 
 def inside(start: int, size: int, spans: Sequence[Span]) -> bool:

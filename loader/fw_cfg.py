@@ -9,12 +9,13 @@ from typing import Final
 
 from pvhboot.shim.abi import fw_cfg
 from pvhboot.shim.abi.e820 import E820_ENTRY, E820Entry
-from pvhboot.shim.abi.pvh import MEMMAP_TYPE_RAM
+from pvhboot.shim.abi.pvh import MEMMAP_TYPE_RAM, MEMMAP_TYPE_RESERVED
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import ram_spans
 
 from .image import BytesImage, SizedSource
 from .plan import BootPlan
+from .ranges import without
 from .recording import RecordedFile, Recording, default_recording
 
 # Of the kernel file that QEMU hands over. It keeps a pointer to a buffer on its stack (x86_load_linux), so what a guest reads
@@ -49,9 +50,11 @@ class FileContents:
 
 
 def host_e820(plan: BootPlan) -> list[E820Entry]:
-    """The file etc/e820: what the host reserves itself, then RAM, in QEMU's order."""
-    ram = ram_spans(plan.spec, plan.ram_size)
-    return [*plan.host_reserved, *(E820Entry(span.start, span.size, MEMMAP_TYPE_RAM) for span in ram)]
+    """The file etc/e820: what the host reserves itself, then RAM, in QEMU's order, with what of it is reserved."""
+    ram = without(ram_spans(plan.spec, plan.ram_size), plan.reserved)
+    entries = [E820Entry(span.start, span.size, MEMMAP_TYPE_RAM) for span in ram]
+    entries += [E820Entry(span.start, span.size, MEMMAP_TYPE_RESERVED) for span in plan.reserved]
+    return [*plan.host_reserved, *sorted(entries)]
 
 
 def fw_cfg_items(plan: BootPlan, recording: Recording | None = None) -> Mapping[int, SizedSource]:
@@ -68,7 +71,7 @@ def fw_cfg_items(plan: BootPlan, recording: Recording | None = None) -> Mapping[
     kernel = plan.kernel
     header = bytearray(_HEADER_BYTES)
     kernel.read_into(0, memoryview(header)[: min(_HEADER_BYTES, kernel.image_size)])
-    start, end = kernel.segments[0].paddr, max(segment.end for segment in kernel.segments)
+    start, end = plan.segments[0].paddr, plan.segments[-1].end
     cmdline = (plan.cmdline or b"") + b"\0"
     items: dict[int, SizedSource] = {key: BytesImage(data) for key, data in machine.items.items()}
     items |= {

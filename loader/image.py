@@ -17,6 +17,13 @@ class Source(Protocol):
         """Fills the whole buffer from that offset; BootError if there are fewer bytes."""
 
 
+class MappableSource(Source, Protocol):
+    """Bytes that may be those of a file; `descriptor` is that of the file, None if they are of none."""
+
+    @property
+    def descriptor(self) -> int | None: ...
+
+
 class SizedSource(Source, Protocol):
     """Bytes of which the number is known; `size` in bytes."""
 
@@ -32,7 +39,7 @@ class Image(Protocol):
         """Exactly `size` bytes; BootError if the file ends before."""
 
 
-class OpenImage(Image, SizedSource, Protocol):
+class OpenImage(Image, SizedSource, MappableSource, Protocol):
     """An Image that fills buffers and is closed."""
 
     def close(self) -> None:
@@ -45,6 +52,7 @@ class BytesImage:
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         self._data = memoryview(data).toreadonly().cast("B")
         self.size = len(self._data)
+        self.descriptor = None
 
     def read(self, offset: int, size: int) -> bytes:
         """Exactly `size` bytes; BootError if there are fewer."""
@@ -78,6 +86,11 @@ class FileImage:
             self.close()
             raise BootError("cannot be opened: a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file")
         self.size = status.st_size
+
+    @property
+    def descriptor(self) -> int:
+        """The open file."""
+        return self._fd
 
     def read(self, offset: int, size: int) -> bytes:
         """Exactly `size` bytes; BootError if the file ends before."""

@@ -14,7 +14,7 @@ from pvhboot.shim.errors import BootError
 from .codecs import Progress
 from .elf import ProgramHeader, note_sections, note_segments, read_header, read_program_headers, require_x86
 from .image import BytesImage, FileImage, Image, OpenImage
-from .notes import Note, has_pvh_entry, pvh_entry, read_notes
+from .notes import Note, Relocation, has_pvh_entry, pvh_entry, pvh_relocation, read_notes
 from .wrapping import unwrap
 
 
@@ -41,6 +41,7 @@ class Facts(NamedTuple):
     entry: int
     elf_entry: int
     notes: tuple[Note, ...]
+    relocation: Relocation | None
 
 
 class Kernel:
@@ -48,7 +49,8 @@ class Kernel:
 
     `kind` is "ELF64", "gzip of ELF32", "bzImage (zstd) of ELF64" …; `segments` are the non-empty PT_LOAD segments by physical
     address, none overlapping another; `entry` is the physical address of the PVH entry, `elf_entry` what the ELF header says;
-    `notes` are all notes of the PT_NOTE segments, and those of sections only if the entry is not in a segment.
+    `notes` are all notes of the PT_NOTE segments, and those of sections only if the entry is not in a segment; `relocation` is
+    None for a kernel that must run where it is linked.
     """
 
     def __init__(self, path: str, kind: str, image: OpenImage, facts: Facts) -> None:
@@ -58,6 +60,7 @@ class Kernel:
         self.entry = facts.entry
         self.elf_entry = facts.elf_entry
         self.notes = facts.notes
+        self.relocation = facts.relocation
         self._image = image
 
     @classmethod
@@ -94,9 +97,19 @@ class Kernel:
         return cls(path, f"{wrapping}ELF{facts.bits}", image, facts)
 
     @property
+    def end(self) -> int:
+        """The first physical address after the highest segment."""
+        return self.segments[-1].end
+
+    @property
     def is_plain_file(self) -> bool:
         """Whether the file at `path` is the uncompressed image itself."""
         return isinstance(self._image, FileImage)
+
+    @property
+    def descriptor(self) -> int | None:
+        """The open file, if the uncompressed image is one."""
+        return self._image.descriptor
 
     @property
     def image_size(self) -> int:
@@ -139,7 +152,8 @@ def examine(image: Image) -> Facts:
     entry = pvh_entry(notes)
     if not any(segment.paddr <= entry < segment.end for segment in segments):
         raise BootError(f"the PVH entry {entry:#x} lies in no PT_LOAD segment: they span {_spans(segments)}")
-    return Facts(header.bits, segments, entry, header.entry, tuple(notes))
+    relocation = pvh_relocation(notes, (header.align for header in headers if header.type == "PT_LOAD"))
+    return Facts(header.bits, segments, entry, header.entry, tuple(notes), relocation)
 
 
 def _spans(segments: Sequence[KernelSegment]) -> str:

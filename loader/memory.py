@@ -2,13 +2,25 @@
 
 import ctypes
 import mmap
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from pvhboot.shim.abi.x86 import PAGE_SIZE
 from pvhboot.shim.errors import BootError, NoMemoryError
 from pvhboot.shim.machines import Span, rom_span
+
+from .image import MappableSource
+
+# Linux include/uapi/asm-generic/mman*.h; Python 3.11 has no names for them.
+_MAP_FIXED: Final = 0x10
+_MAP_NORESERVE: Final = 0x4000
+_MAP_FAILED: Final = ctypes.c_void_p(-1).value
+_PAGE_MASK: Final = mmap.PAGESIZE - 1
+# Pieces of files that are mapped, at most. Linux gives a process 65530 mappings (vm.max_map_count), and without any left it
+# finds no memory for anything: a hostile kernel can have as many segments.
+_MAPPED_MAX: Final = 256
 
 
 class ReadableMemory(Protocol):
@@ -78,13 +90,14 @@ class GuestMemory:
         self._below = _sorted(regions)
         self._shadow = None if shadow is None else self._map(shadow, False)
         self.regions = self._below
+        self._mapped = 0
         self.listeners: list[Callable[[int, int], None]] = []
         self.map_listeners: list[Callable[[], None]] = []
 
     @staticmethod
     def _map(span: Span, readonly: bool) -> Region:
         try:
-            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
             buffer = mmap.mmap(-1, span.size, flags=flags)
         except (OSError, OverflowError, ValueError) as error:
             raise BootError(
@@ -133,12 +146,52 @@ class GuestMemory:
         at = region.offset + paddr - region.span.start
         return memoryview(region.buffer)[at : at + size]
 
+    def load(self, paddr: int, size: int, source: MappableSource, offset: int) -> None:
+        """Puts `size` bytes of the source, from `offset` on, to a physical address in RAM.
+
+        Whole pages of a file that lie in it as they are to lie in memory are mapped, copy on write, and cost nothing until they
+        are touched; whoever truncates the file then takes them away, and this process ends by SIGBUS. The rest is read.
+        BootError for what cannot be read, NoMemoryError where there is no RAM.
+        """
+        view = self.view(paddr, size)
+        region = self.region(paddr, size)
+        host = region.host + paddr - region.span.start
+        first, end = -host & _PAGE_MASK, size - (host + size & _PAGE_MASK)  # of the whole pages, counted from paddr
+        descriptor = source.descriptor
+        if (
+            descriptor is None
+            or (offset - host) & _PAGE_MASK
+            or first >= end
+            or self._mapped == _MAPPED_MAX
+            or not _map_file(host + first, end - first, descriptor, offset + first)
+        ):
+            source.read_into(offset, view)
+            return
+        self._mapped += 1
+        source.read_into(offset, view[:first])
+        source.read_into(offset + end, view[end:])
+
     @contextmanager
     def writing(self, paddr: int, size: int) -> Iterator[memoryview]:
         """A view as of `view`, for a device that writes while the guest runs: the listeners are told when it has."""
         yield self.view(paddr, size)
         for listener in self.listeners:
             listener(paddr, size)
+
+
+def _map_file(host: int, size: int, descriptor: int, offset: int) -> bool:
+    """Maps pages of a file over memory of this process; False, with nothing changed, if the file cannot be mapped, is closed, or
+    has become too short."""
+    try:
+        if os.fstat(descriptor).st_size < offset + size:
+            return False
+    except OSError:
+        return False
+    libc = ctypes.CDLL(None)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64
+    flags = mmap.MAP_PRIVATE | _MAP_FIXED | _MAP_NORESERVE
+    return bool(libc.mmap(host, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, descriptor, offset) != _MAP_FAILED)
 
 
 def _sorted(regions: Sequence[Region]) -> tuple[Region, ...]:

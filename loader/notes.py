@@ -8,8 +8,16 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from pvhboot.shim.abi.pvh import NOTE_NAME, XEN_ELFNOTE_NAMES, XEN_ELFNOTE_PHYS32_ENTRY
-from pvhboot.shim.abi.x86 import ADDRESS_4G
+from pvhboot.shim.abi.pvh import (
+    NOTE_NAME,
+    PHYS32_RELOC_ALIGN,
+    PHYS32_RELOC_MAX,
+    PHYS32_RELOC_MIN,
+    XEN_ELFNOTE_NAMES,
+    XEN_ELFNOTE_PHYS32_ENTRY,
+    XEN_ELFNOTE_PHYS32_RELOC,
+)
+from pvhboot.shim.abi.x86 import ADDRESS_4G, PAGE_SIZE
 from pvhboot.shim.errors import BootError
 
 from .elf import NoteSpan
@@ -22,6 +30,7 @@ NOTES_MAX_SIZE: Final = 1 << 20
 _ALIGN: Final = 4
 _HEAD: Final = struct.Struct("<III")  # namesz, descsz, type
 _SHOWN: Final = 8  # how much of a list or a name an error message repeats
+_RELOC_SIZES: Final = (0, 4, 8, 12)  # bytes of a PHYS32_RELOC descriptor
 
 
 class Note(NamedTuple):
@@ -31,6 +40,15 @@ class Note(NamedTuple):
     type: int
     descriptor: bytes
     source: str
+
+
+class Relocation(NamedTuple):
+    """Where a kernel with a PHYS32_RELOC note can run: all of it lies from the physical address `min` to `max`, the last byte
+    included, and its lowest segment begins at a multiple of `align`."""
+
+    align: int
+    min: int
+    max: int
 
 
 def iter_notes(data: bytes, source: str, where: str) -> Iterator[Note]:
@@ -95,6 +113,38 @@ def pvh_entry(notes: Sequence[Note]) -> int:
                 "which one counts depends on the loader"
             )
     return value
+
+
+def pvh_relocation(notes: Iterable[Note], load_aligns: Iterable[int]) -> Relocation | None:
+    """What the PHYS32_RELOC note says, None without one: such a kernel runs where it is linked and nowhere else.
+
+    `load_aligns` are the p_align of the PT_LOAD segments, which count where the note has no alignment. BootError for a
+    descriptor of another size than 0, 4, 8 or 12 bytes, for an alignment that is no power of two, or if two of them differ.
+    """
+    found = {note.descriptor: note for note in notes if (note.name, note.type) == (NOTE_NAME, XEN_ELFNOTE_PHYS32_RELOC)}
+    if not found:
+        return None
+    note, *others = found.values()
+    if others:
+        raise BootError(f"two PHYS32_RELOC notes that differ, in {note.source} and {others[0].source}")
+    size = len(note.descriptor)
+    if size not in _RELOC_SIZES:
+        raise BootError(
+            f"the PHYS32_RELOC note in {note.source} has a descriptor of {size} bytes: 0, 4, 8 or 12 would be right "
+            "(alignment, lowest and highest address)"
+        )
+    largest = max(load_aligns, default=0)
+    defaults = largest if largest >= PAGE_SIZE else PHYS32_RELOC_ALIGN, PHYS32_RELOC_MIN, PHYS32_RELOC_MAX
+    values = struct.unpack(f"<{size // 4}I", note.descriptor)
+    relocation = Relocation(*values, *defaults[len(values) :])
+    if relocation.align.bit_count() != 1:
+        whose = (
+            f"the PHYS32_RELOC note in {note.source} has"
+            if values
+            else "the PHYS32_RELOC note leaves it to the segments to have"
+        )
+        raise BootError(f"{whose} an alignment of {relocation.align:#x}: a power of two would be right")
+    return relocation
 
 
 def _entry_value(note: Note) -> int:

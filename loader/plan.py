@@ -27,32 +27,57 @@ from pvhboot.shim.machines import (
 )
 
 from .elf import ELF_MAGIC
-from .image import Source
-from .kernel import Kernel
+from .image import MappableSource
+from .kernel import Kernel, KernelSegment
 from .memory import GuestMemory, ReadableMemory
-from .modules import Module, PlannedModule, check_modules, encode_cmdline, place_initrd, place_modules
+from .modules import (
+    FREEBSD,
+    LINUX,
+    Module,
+    PlannedModule,
+    check_modules,
+    encode_cmdline,
+    place_initrd,
+    place_modules,
+    place_modules_behind,
+)
 from .params_block import params_block, takes_params
-from .sizes import show_size
+from .ranges import without
+from .relocation import place_kernel
+from .sizes import as_memory, show_size
 
 _COPY_CHUNK = 1 << 20  # bytes
+
+
+class _Piece(NamedTuple):
+    """Bytes of a file with a place in memory; `offset` in the source, `size` in bytes."""
+
+    name: str
+    paddr: int
+    size: int
+    source: MappableSource
+    offset: int
 
 
 class BootPlan(NamedTuple):
     """Everything that a boot puts into memory. `rom` is the plan's own copy of the firmware, its parameter block filled.
 
     `source` is how the firmware learns what to boot: PARAMS, where the plan puts the modules into memory too, or FW_CFG,
-    where the firmware does. `ram` is the RAM that the guest sees, of `ram_size` bytes in all. `memmap` is what the guest is
-    told, None where a firmware that is not pvhboot's decides that; `host_reserved` is what the host adds to it. `dma`: fw_cfg
-    has its DMA interface. `cmdline` is without terminator, None where there is none; `spans` are all pieces in RAM and the
-    ROM, sorted by address.
+    where the firmware does. `segments` and `entry` are the kernel's as it is loaded: moved, if it is. `ram` is the RAM that the
+    guest sees, of `ram_size` bytes in all; of it, `reserved` is what it shall not use. `memmap` is what the guest is told, None
+    where a firmware that is not pvhboot's decides that; `host_reserved` is what the host adds to it. `dma`: fw_cfg has its DMA
+    interface. `cmdline` is without terminator, None where there is none; `spans` are all pieces in RAM and the ROM, sorted by
+    address.
     """
 
     spec: MachineSpec
     source: str
     kernel: Kernel
+    segments: tuple[KernelSegment, ...]
     entry: int
     ram_size: int
     ram: tuple[Span, ...]
+    reserved: tuple[Span, ...]
     memmap: tuple[E820Entry, ...] | None
     host_reserved: tuple[E820Entry, ...]
     dma: bool
@@ -61,6 +86,16 @@ class BootPlan(NamedTuple):
     rom: bytes
     spans: tuple[Span, ...]
 
+    @property
+    def moved_by(self) -> int:
+        """Bytes from where the kernel is linked to where it is loaded."""
+        return self.segments[0].paddr - self.kernel.segments[0].paddr
+
+    @property
+    def usable_ram(self) -> tuple[Span, ...]:
+        """RAM that is not reserved."""
+        return tuple(without(self.ram, self.reserved))
+
     def place(self, memory: GuestMemory | bytearray | memoryview) -> None:
         """Writes kernel (its bss zeroed) and, unless the firmware fetches them, modules into `memory`: a GuestMemory, or any
         writable buffer whose index is the physical address. The ROM is not in there: map `rom` so that it ends at 4 GiB.
@@ -68,22 +103,21 @@ class BootPlan(NamedTuple):
         The kernel must still be open. Raises BootError if the buffer is too short, before it writes, or if a file cannot be
         read as far as planned.
         """
-        if not isinstance(memory, GuestMemory):
-            memory = memoryview(memory).cast("B")  # of whatever items the buffer is made, the index is bytes
-            end = max(span.end for span in (*self._kernel_spans(), *(module.span for module in self._placed_modules())))
-            if len(memory) < end:
-                raise BootError(f"the buffer of {len(memory)} bytes ends before {end:#x}, where the last piece does")
-
-        def view(paddr: int, size: int) -> memoryview:
-            if isinstance(memory, GuestMemory):
-                return memory.view(paddr, size)
-            return memory[paddr : paddr + size]
-
-        for segment in self.kernel.segments:
-            self.kernel.read_into(segment.offset, view(segment.paddr, segment.filesz))
-            _zero(view(segment.paddr + segment.filesz, segment.memsz - segment.filesz))
-        for module in self._placed_modules():
-            module.payload.read_into(0, view(module.paddr, module.payload.size))
+        if isinstance(memory, GuestMemory):
+            self._load(memory)
+            for segment in self.segments:
+                _zero(memory.view(segment.paddr + segment.filesz, segment.memsz - segment.filesz))
+            return
+        view = memoryview(memory).cast("B")  # of whatever items the buffer is made, the index is bytes
+        pieces = self._pieces()
+        end = max(segment.end for segment in self.segments)
+        end = max(end, *(piece.paddr + piece.size for piece in pieces)) if pieces else end
+        if len(view) < end:
+            raise BootError(f"the buffer of {len(view)} bytes ends before {end:#x}, where the last piece does")
+        for piece in pieces:
+            piece.source.read_into(piece.offset, view[piece.paddr : piece.paddr + piece.size])
+        for segment in self.segments:
+            _zero(view[segment.paddr + segment.filesz : segment.end])
 
     def memory(self) -> GuestMemory:
         """A GuestMemory of the planned size with everything placed."""
@@ -96,22 +130,37 @@ class BootPlan(NamedTuple):
             blank_rom=Span("option ROMs", SHADOW_START, OPTION_ROMS_END) if has_pam else None,
             shadow=Span("shadow RAM", SHADOW_START, SHADOW_END) if has_pam else None,
         )
-        self.place(memory)
+        self._load(memory)  # what is new is zero
         return memory
+
+    def _load(self, memory: GuestMemory) -> None:
+        for piece in self._pieces():
+            memory.load(piece.paddr, piece.size, piece.source, piece.offset)
+
+    def _pieces(self) -> list[_Piece]:
+        """What is read from files into memory before the first instruction."""
+        return self._kernel_pieces() + (self._module_pieces() if self.source == PARAMS else [])
+
+    def _kernel_pieces(self) -> list[_Piece]:
+        return [
+            _Piece(f"kernel segment at {segment.paddr:#x}", segment.paddr, segment.filesz, self.kernel, segment.offset)
+            for segment in self.segments
+            if segment.filesz
+        ]
+
+    def _module_pieces(self) -> list[_Piece]:
+        return [_Piece(module.span.name, module.paddr, module.payload.size, module.payload, 0) for module in self.modules]
 
     def first_difference(self, memory: ReadableMemory) -> str | None:
         """Compares kernel and modules in `memory` with their files; says where they differ first."""
-        pieces: list[tuple[str, int, int, int, Source]]
-        pieces = [(f"kernel segment at {s.paddr:#x}", s.paddr, s.filesz, s.offset, self.kernel) for s in self.kernel.segments]
-        pieces += [(module.span.name, module.paddr, module.payload.size, 0, module.payload) for module in self.modules]
         chunk = memoryview(bytearray(_COPY_CHUNK))
-        for name, paddr, size, offset, source in pieces:
+        for name, paddr, size, source, offset in self._kernel_pieces() + self._module_pieces():
             for at in range(0, size, _COPY_CHUNK):
                 part = chunk[: min(_COPY_CHUNK, size - at)]
                 source.read_into(offset + at, part)
                 if memory.read(paddr + at, len(part)) != part:
                     return f"{name} was changed between {paddr + at:#x} and {paddr + at + len(part):#x}"
-        for segment in self.kernel.segments:
+        for segment in self.segments:
             start, size = segment.paddr + segment.filesz, segment.memsz - segment.filesz
             for at in range(0, size, _COPY_CHUNK):
                 count = min(_COPY_CHUNK, size - at)
@@ -119,18 +168,17 @@ class BootPlan(NamedTuple):
                     return f"the zeroed part of the kernel segment at {segment.paddr:#x} was changed behind {start + at:#x}"
         return None
 
-    def _placed_modules(self) -> tuple[PlannedModule, ...]:
-        return self.modules if self.source == PARAMS else ()
-
-    def _kernel_spans(self) -> list[Span]:
-        return [Span("kernel", segment.paddr, segment.end) for segment in self.kernel.segments]
-
     def to_json(self) -> dict[str, Any]:
         """The plan as plain data, addresses as numbers."""
         return {
             "machine": self.spec.name,
             "memory": self.ram_size,
-            "kernel": {"path": self.kernel.path, "kind": self.kernel.kind, "entry": self.entry},
+            "kernel": {
+                "path": self.kernel.path,
+                "kind": self.kernel.kind,
+                "entry": self.entry,
+                "moved_by": self.moved_by,
+            },
             "cmdline": None if self.cmdline is None else self.cmdline.decode(errors="replace"),
             "modules": [
                 {
@@ -163,14 +211,19 @@ def make_plan(
     memory: int,
     modules: Sequence[Module] = (),
     cmdline: str | None = None,
+    base: int | None = None,
+    reserved: Sequence[Span] = (),
+    guest: str = LINUX,
     host_reserved: Sequence[E820Entry] = (),
     dma: bool = True,
 ) -> BootPlan:
     """Plans a boot with `memory` bytes of RAM. The first module is the initrd, if there is one.
 
-    A `firmware` that has pvhboot's parameter block gets it filled; any other is taken as it is. `host_reserved` is what the
-    host reserves beside its RAM (fw_cfg's etc/e820), `dma` whether its fw_cfg has a DMA interface. Raises BootError for the
-    first thing that cannot be, with nothing written anywhere.
+    A `firmware` that has pvhboot's parameter block gets it filled; any other is taken as it is. `base` is the physical address
+    for the kernel's lowest segment (relocation.place_kernel says where it goes without); `reserved` is RAM that the memory map
+    calls reserved, and that nothing is put into; `guest` (LINUX or FREEBSD) by whose rules modules are placed. `host_reserved`
+    is what the host reserves beside its RAM (fw_cfg's etc/e820), `dma` whether its fw_cfg has a DMA interface. Raises BootError
+    for the first thing that cannot be, with nothing written anywhere.
     """
     _check_memory(spec, memory)
     _check_firmware(firmware)
@@ -187,48 +240,71 @@ def make_plan(
         low_spans = [span for span in low.spans() if span is not low.modlist or modules]
         # What it puts into the hole, where it has opened it, the hole keeps free.
         spans += [span for span in low_spans if hole is None or not hole.start <= span.start < hole.end]
-    for number, segment in enumerate(kernel.segments):
+    for span in reserved:
+        _require_reservable(span, ram, memory)
+    spans += reserved
+    told_whole = known and source == FW_CFG
+    lowest = firmware_end(spec) if told_whole else 0
+    segments = place_kernel(kernel, without(ram, [*spans, Span("", 0, lowest)]), memory, base, one_range=told_whole)
+    moved_by = segments[0].paddr - kernel.segments[0].paddr
+    least = _least_memory(spec, segments)
+    for number, segment in enumerate(segments):
         spans.append(Span(f"kernel segment {number}", segment.paddr, segment.end))
-        _require_ram(spans[-1], ram, kernel.path, memory)
+        _require_ram(spans[-1], ram, kernel.path, memory, least)
     _require_disjoint(spans)
-    if known and source == FW_CFG:
-        _require_one_range(kernel, firmware_end(spec), ram)
-    check_modules(modules, source)
-    lowest = ram_spans(spec, memory)[0]
-    planned = (
-        place_initrd(modules, lowest, spec.initrd_reserve)
-        if source == FW_CFG
-        else place_modules(modules, spans, lowest, memory)
-    )
+    if told_whole:
+        _require_one_range(kernel.path, segments, lowest, ram)
+    check_modules(modules, source, guest)
+    planned = _place_modules(spec, source, guest, modules, segments, spans, ram_spans(spec, memory)[0], memory)
     spans += [module.span for module in planned]
     _require_disjoint(spans, ": give more with --memory")
-    memmap = _memmap(ram, reserved_spans(spec, rom.size), host_reserved) if known else None
+    memmap = _memmap(without(ram, reserved), [*reserved_spans(spec, rom.size), *reserved], host_reserved) if known else None
     line = None if cmdline is None else encode_cmdline(cmdline, "the kernel's command line")
     if line is None and (source == FW_CFG or any(module.cmdline is not None for module in planned)):
         line = b""  # fw_cfg always has one, and the block's strings begin with the kernel's
-    if known and source == FW_CFG and line is not None and len(line) >= CMDLINE_MAX:
+    if told_whole and line is not None and len(line) >= CMDLINE_MAX:
         raise BootError(f"the command line has {len(line)} bytes: there is room for {CMDLINE_MAX - 1}")
     filled = firmware
+    entry = kernel.entry + moved_by
     if has_block and memmap is not None:
-        block = params_block(kernel.entry, memmap, planned, line)
+        block = params_block(entry, memmap, planned, line)
         at = PARAMS_PADDR - rom.start
         filled = firmware[:at] + block + firmware[at + len(block) :]
-    everything = tuple(sorted([*spans, rom], key=lambda span: span.bounds))
     return BootPlan(
-        spec,
-        source,
-        kernel,
-        kernel.entry,
-        memory,
-        ram,
-        memmap,
-        tuple(host_reserved),
-        dma,
-        planned,
-        line,
-        filled,
-        everything,
+        spec=spec,
+        source=source,
+        kernel=kernel,
+        segments=segments,
+        entry=entry,
+        ram_size=memory,
+        ram=ram,
+        reserved=tuple(reserved),
+        memmap=memmap,
+        host_reserved=tuple(host_reserved),
+        dma=dma,
+        modules=planned,
+        cmdline=line,
+        rom=filled,
+        spans=tuple(sorted([*spans, rom], key=lambda span: span.bounds)),
     )
+
+
+def _place_modules(
+    spec: MachineSpec,
+    source: str,
+    guest: str,
+    modules: Sequence[Module],
+    segments: Sequence[KernelSegment],
+    taken: Sequence[Span],
+    low_ram: Span,
+    memory: int,
+) -> tuple[PlannedModule, ...]:
+    if source == FW_CFG and guest == LINUX:
+        return place_initrd(modules, low_ram, spec.initrd_reserve)
+    free = without([low_ram], taken)
+    if guest == FREEBSD:
+        return place_modules_behind(modules, segments[-1].end, free, low_ram, memory)
+    return place_modules(modules, free, low_ram, memory)
 
 
 def _check_firmware(firmware: bytes) -> None:
@@ -242,10 +318,13 @@ def _check_firmware(firmware: bytes) -> None:
 
 
 def _memmap(ram: Sequence[Span], reserved: Sequence[Span], host_reserved: Sequence[E820Entry]) -> tuple[E820Entry, ...]:
-    """What pvhboot's firmware tells the guest, sorted by address."""
+    """What pvhboot's firmware tells the guest, sorted by address; BootError if it has more entries than a guest takes."""
     entries = [E820Entry(span.start, span.size, pvh.MEMMAP_TYPE_RAM) for span in ram]
     entries += [E820Entry(span.start, span.size, pvh.MEMMAP_TYPE_RESERVED) for span in reserved]
-    return tuple(sorted([*entries, *host_reserved]))
+    entries += host_reserved
+    if len(entries) > pvh.MEMMAP_MAX_ENTRIES:
+        raise BootError(f"{len(entries)} entries in the memory map: Linux takes {pvh.MEMMAP_MAX_ENTRIES}, so reserve less")
+    return tuple(sorted(entries))
 
 
 def _check_memory(spec: MachineSpec, memory: int) -> None:
@@ -256,22 +335,52 @@ def _check_memory(spec: MachineSpec, memory: int) -> None:
         raise BootError(f"{show_size(memory)} of memory: the machine {spec.name} takes {low} to {high}")
 
 
-def _require_ram(span: Span, ram: Sequence[Span], path: str, memory: int) -> None:
-    if not any(part.start <= span.start and span.end <= part.end for part in ram):
+def _require_reservable(span: Span, ram: Sequence[Span], memory: int) -> None:
+    if span.start % PAGE_SIZE or span.size % PAGE_SIZE or not span.size:
+        raise BootError(f"cannot reserve {span.start:#x}-{span.end:#x}: memory is reserved in whole pages of 4 KiB")
+    if not _inside(span, ram):
+        raise BootError(
+            f"cannot reserve {span.start:#x}-{span.end:#x}: RAM is {_shown(ram)} with {show_size(memory)} of memory"
+        )
+
+
+def _require_ram(span: Span, ram: Sequence[Span], path: str, memory: int, least: int | None) -> None:
+    if not _inside(span, ram):
+        more = "" if least is None else f"; give at least --memory {as_memory(least)}"
         raise BootError(
             f"{path}: {span.name} at {span.start:#x}-{span.end:#x} does not fit into {show_size(memory)} of memory: "
-            f"RAM is {', '.join(f'{part.start:#x}-{part.end:#x}' for part in ram)}"
+            f"RAM is {_shown(ram)}{more}"
         )
 
 
-def _require_one_range(kernel: Kernel, lowest: int, ram: Sequence[Span]) -> None:
+def _least_memory(spec: MachineSpec, segments: Sequence[KernelSegment]) -> int | None:
+    """The least RAM, in bytes, that reaches to the end of the segments; None if with that they are not all in it."""
+    size = -(-segments[-1].end // PAGE_SIZE) * PAGE_SIZE
+    if size > ADDRESS_4G:
+        size -= ADDRESS_4G - spec.low_ram_max
+    size = max(size, spec.ram_min)
+    if size > spec.ram_max:
+        return None
+    ram = ram_spans(spec, size)
+    return size if all(_inside(Span("", segment.paddr, segment.end), ram) for segment in segments) else None
+
+
+def _require_one_range(path: str, segments: Sequence[KernelSegment], lowest: int, ram: Sequence[Span]) -> None:
     """The firmware is told one range for the whole kernel (fw_cfg's kernel address and size), and wants it in RAM."""
-    start, end = kernel.segments[0].paddr, max(segment.end for segment in kernel.segments)
-    if start < lowest or not any(part.start <= start and end <= part.end <= ADDRESS_4G for part in ram):
+    whole = Span("kernel", segments[0].paddr, segments[-1].end)
+    if whole.start < lowest or whole.end > ADDRESS_4G or not _inside(whole, ram):
         raise BootError(
-            f"{kernel.path}: the kernel at {start:#x}-{end:#x} must lie in one range of RAM, from {lowest:#x} on and below "
-            f"4 GiB; RAM is {', '.join(f'{part.start:#x}-{part.end:#x}' for part in ram)}"
+            f"{path}: the kernel at {whole.start:#x}-{whole.end:#x} must lie in one range of RAM, from {lowest:#x} on and "
+            f"below 4 GiB; RAM is {_shown(ram)}"
         )
+
+
+def _inside(span: Span, ram: Sequence[Span]) -> bool:
+    return any(part.start <= span.start and span.end <= part.end for part in ram)
+
+
+def _shown(ram: Sequence[Span]) -> str:
+    return ", ".join(f"{part.start:#x}-{part.end:#x}" for part in ram)
 
 
 def _require_disjoint(spans: Sequence[Span], hint: str = "") -> None:

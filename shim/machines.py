@@ -144,7 +144,7 @@ BARE: Final = MachineSpec(
     acpi=False,
     mp_table=False,
     initrd_reserve=0,
-    ram_min=16 * MIB,
+    ram_min=_BARE_LOW.strings.end,
     ram_max=1024 * GIB,
     unclaimed="ones",
 )
@@ -189,7 +189,7 @@ MICROVM: Final = MachineSpec(
     acpi=False,
     mp_table=True,
     initrd_reserve=0,
-    ram_min=16 * MIB,
+    ram_min=MIB,
     ram_max=1024 * GIB,
     unclaimed="ones",
 )
@@ -300,7 +300,8 @@ def visible_ram(spec: MachineSpec, size: int, rom_size: int) -> tuple[Span, ...]
     hole = low_hole(spec, rom_size)
     if hole is None:
         return (first, *rest)
-    return (Span("low RAM", first.start, hole.start), first._replace(start=hole.end), *rest)
+    parts = Span("low RAM", first.start, hole.start), first._replace(start=hole.end), *rest
+    return tuple(part for part in parts if part.size)
 
 
 def reserved_spans(spec: MachineSpec, rom_size: int) -> tuple[Span, ...]:

@@ -63,7 +63,7 @@ def _stage(text: str) -> Stage:
 def _filled(arguments: argparse.Namespace, blob: Blob) -> tuple[Blob, str]:
     """The blob with its parameter block filled for --kernel, its manifest with the plan; as built without."""
     if arguments.kernel is None:
-        for name in ("append", "initrd", "module", "memory"):
+        for name in ("append", "initrd", "module", "memory", "base", "reserve"):
             if getattr(arguments, name):
                 raise BootError(f"--{name} says what to boot: it needs --kernel")
         return blob, ""

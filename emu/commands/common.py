@@ -7,11 +7,13 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import IO
 
+from pvhboot.loader.inspection import inspect
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.modules import Module
 from pvhboot.loader.plan import BootPlan, make_plan
-from pvhboot.loader.sizes import DEFAULT_MEMORY, parse_memory
+from pvhboot.loader.sizes import DEFAULT_MEMORY, parse_address, parse_memory, parse_reserved
 from pvhboot.shim.abi.e820 import E820Entry
 from pvhboot.shim.abi.firmware import FW_CFG
 from pvhboot.shim.blob import Blob
@@ -33,6 +35,12 @@ def open_kernel(path: str | None) -> Kernel:
         return Kernel.open(path, progress)
 
 
+def inspection_line(path: str) -> str:
+    """What a file that was written is, and whether it can be PVH-booted."""
+    found = inspect(path)
+    return f"{path}: {found.kind}, {'bootable' if found.bootable else 'no PVH kernel'}: {found.reason}"
+
+
 def read_firmware(path: str) -> Blob:
     """A ROM from a file: nothing is known of it but its bytes."""
     return Blob(read_file(path, "firmware", ROM_MAX), {}, (), {})
@@ -47,8 +55,8 @@ def plan_from(
     dma: bool = True,
     memory: int | None = None,
 ) -> BootPlan:
-    """The plan for --initrd, --module, --append, --memory (`memory` without) and --machine. `host_reserved` is told machine and
-    memory; the rest as in make_plan."""
+    """The plan for --initrd, --module, --append, --base, --reserve, --guest, --memory (`memory` without) and --machine.
+    `host_reserved` is told machine and memory; the rest as in make_plan."""
     spec = machine(arguments.machine)
     if not dma and spec.source != FW_CFG:
         raise BootError(f"--no-dma is about fw_cfg, which the machine {spec.name} does not have")
@@ -65,12 +73,18 @@ def plan_from(
         memory=memory,
         modules=modules,
         cmdline=arguments.append,
+        base=None if arguments.base is None else parse_address(arguments.base, "--base"),
+        reserved=[parse_reserved(text) for text in arguments.reserve],
+        guest=arguments.guest,
         host_reserved=host_reserved(spec, memory),
         dma=dma,
     )
 
 
-def write_files(files: Sequence[tuple[str, bytes]], inputs: Sequence[str] = ()) -> None:
+Data = bytes | Callable[[IO[bytes]], None]  # what a file is to hold, or what writes it, piece by piece
+
+
+def write_files(files: Sequence[tuple[str, Data]], inputs: Sequence[str] = ()) -> None:
     """Writes all files or none: each goes to a temporary name beside it first, and all are renamed at the end.
 
     BootError if one cannot be written, is no regular file, is named twice, or is one of the `inputs`.
@@ -89,7 +103,10 @@ def write_files(files: Sequence[tuple[str, bytes]], inputs: Sequence[str] = ()) 
                 descriptor, temporary = tempfile.mkstemp(prefix=".pvhboot-", dir=os.path.dirname(target))
                 temporaries.append(temporary)
                 with os.fdopen(descriptor, "wb") as file:
-                    file.write(data)
+                    if isinstance(data, bytes):
+                        file.write(data)
+                    else:
+                        data(file)
                 umask = os.umask(0)
                 os.umask(umask)
                 os.chmod(temporary, 0o666 & ~umask)

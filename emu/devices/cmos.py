@@ -14,7 +14,7 @@ _NMI_MASK: Final = 0x80
 _STATUS_A_DIVIDER: Final = 0x26
 _STATUS_B_24H: Final = 0x02
 _STATUS_D_VALID: Final = 0x80
-_BASE_MEMORY_KIB: Final = 640
+_BASE_MEMORY_KIB: Final = 640  # at most
 
 
 def _bcd(value: int) -> int:
@@ -41,10 +41,10 @@ class Cmos:
             self._data[at] = _bcd(value)
         self._data[0x0A:0x0E] = bytes((_STATUS_A_DIVIDER, _STATUS_B_24H, 0, _STATUS_D_VALID))
         low = min(ram, low_max)
-        extended = min((low - MIB) // KIB, 0xFFFF)
+        extended = min(max(0, low - MIB) // KIB, 0xFFFF)
         above_16m = min(max(0, low - 16 * MIB) // (64 * KIB), 0xFFFF)
         above_4g = max(0, ram - low) // (64 * KIB)
-        self._put(0x15, _BASE_MEMORY_KIB, 2)
+        self._put(0x15, min(low // KIB, _BASE_MEMORY_KIB), 2)
         self._put(0x17, extended, 2)
         self._put(0x30, extended, 2)
         self._put(0x34, above_16m, 2)

@@ -20,10 +20,9 @@ _CODE_BYTES = 15  # the longest x86 instruction
 
 def subject_text(plan: BootPlan, blob: Blob) -> str:
     """One line: what is about to run."""
-    return (
-        f"{plan.kernel.path} ({plan.kernel.kind}, entry {plan.entry:#x}) on {plan.spec.name} with {show_size(plan.ram_size)}, "
-        f"firmware {blob.sha256[:12]}"
-    )
+    moved = f", moved to {plan.segments[0].paddr:#x}" if plan.moved_by else ""
+    kernel = f"{plan.kernel.path} ({plan.kernel.kind}, entry {plan.entry:#x}{moved})"
+    return f"{kernel} on {plan.spec.name} with {show_size(plan.ram_size)}, firmware {blob.sha256[:12]}"
 
 
 def _range(start: int, size: int) -> str:
@@ -35,6 +34,9 @@ def _range(start: int, size: int) -> str:
 def plan_text(plan: BootPlan) -> str:
     """The plan as a memory map: what lies where, and what is free between."""
     lines = [f"{plan.kernel.path}: {plan.kernel.kind}, PVH entry {plan.entry:#x}"]
+    if plan.moved_by:
+        linked, loaded = plan.kernel.segments[0].paddr, plan.segments[0].paddr
+        lines.append(f"moved from {linked:#x} to {loaded:#x}, as its PHYS32_RELOC note allows")
     if plan.cmdline:
         lines.append(f"command line: {plan.cmdline.decode(errors='replace')}")
     lines.append("")

@@ -43,6 +43,12 @@ NOTE_NAME: Final = b"Xen\0"
 XEN_ELFNOTE_PHYS32_ENTRY: Final = 18
 XEN_ELFNOTE_PHYS32_RELOC: Final = 19
 
+# elfnote.h, XEN_ELFNOTE_PHYS32_RELOC: what holds where its descriptor does not say. The alignment is that of the PT_LOAD with
+# the largest, unless none has as much as a page.
+PHYS32_RELOC_ALIGN: Final = 0x200000
+PHYS32_RELOC_MIN: Final = 0
+PHYS32_RELOC_MAX: Final = 0xFFFFFFFF  # of the last byte
+
 XEN_ELFNOTE_NAMES: Final = {
     0: "INFO",
     1: "ENTRY",

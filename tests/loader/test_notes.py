@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from pvhboot.loader.notes import NOTES_MAX_SIZE, Note, has_pvh_entry, iter_notes, pvh_entry
+from pvhboot.loader.notes import NOTES_MAX_SIZE, Note, Relocation, has_pvh_entry, iter_notes, pvh_entry, pvh_relocation
 from pvhboot.shim.abi.pvh import NOTE_NAME
 from pvhboot.shim.errors import BootError
 
@@ -100,3 +100,58 @@ def test_messages_stay_short_whatever_the_notes() -> None:
 def test_the_xen_notes_that_were_seen_are_named() -> None:
     with pytest.raises(BootError, match=r"its Xen notes are GUEST_OS, PHYS32_RELOC"):
         pvh_entry([Note(NOTE_NAME, 19, b"", "a"), Note(NOTE_NAME, 6, b"", "a"), Note(b"GNU\0", 3, b"", "a")])
+
+
+# PHYS32_RELOC.
+
+
+def _reloc(*values: int, source: str = "PT_NOTE 0") -> Note:
+    return Note(NOTE_NAME, 19, struct.pack(f"<{len(values)}I", *values), source)
+
+
+@pytest.mark.parametrize(
+    ("values", "aligns", "relocation"),
+    [
+        ((), [], (0x200000, 0, 0xFFFFFFFF)),
+        ((), [0, 1, 0x800], (0x200000, 0, 0xFFFFFFFF)),  # less than a page says nothing
+        ((), [0x1000, 0x4000, 4], (0x4000, 0, 0xFFFFFFFF)),
+        ((), [1 << 40], (1 << 40, 0, 0xFFFFFFFF)),
+        ((0x1000,), [0x200000], (0x1000, 0, 0xFFFFFFFF)),
+        ((1,), [], (1, 0, 0xFFFFFFFF)),
+        ((0x1000, 0x100000), [], (0x1000, 0x100000, 0xFFFFFFFF)),
+        ((0x200000, 0x1000000, 0x3FFFFFFF), [], (0x200000, 0x1000000, 0x3FFFFFFF)),
+        ((0x1000,), [13], (0x1000, 0, 0xFFFFFFFF)),
+    ],
+)
+def test_what_a_relocation_note_leaves_out_has_its_default(
+    values: tuple[int, ...], aligns: list[int], relocation: tuple[int, int, int]
+) -> None:
+    assert pvh_relocation([_entry(bytes(4)), _reloc(*values)], aligns) == Relocation(*relocation)
+
+
+def test_without_the_note_there_is_no_relocation() -> None:
+    assert pvh_relocation([_entry(bytes(4)), Note(b"GNU\0", 19, b"", "a")], [0x1000]) is None
+
+
+def test_the_same_relocation_note_in_segment_and_section_is_one() -> None:
+    assert pvh_relocation([_reloc(16), _reloc(16, source="section .notes")], []) == Relocation(16, 0, 0xFFFFFFFF)
+
+
+@pytest.mark.parametrize(
+    ("notes", "aligns", "message"),
+    [
+        (
+            [Note(NOTE_NAME, 19, bytes(5), "PT_NOTE 0")],
+            [],
+            r"PHYS32_RELOC note in PT_NOTE 0 has a descriptor of 5 bytes: 0, 4, 8 or 12",
+        ),
+        ([Note(NOTE_NAME, 19, bytes(16), "PT_NOTE 0")], [], r"has a descriptor of 16 bytes"),
+        ([_reloc(0)], [], r"PHYS32_RELOC note in PT_NOTE 0 has an alignment of 0x0: a power of two"),
+        ([_reloc(0x3000, 0, 5)], [], r"has an alignment of 0x3000"),
+        ([_reloc()], [0x1800], r"leaves it to the segments to have an alignment of 0x1800"),
+        ([_reloc(1), _reloc(2, source="PT_NOTE 1")], [], r"two PHYS32_RELOC notes that differ, in PT_NOTE 0 and PT_NOTE 1"),
+    ],
+)
+def test_a_relocation_note_that_cannot_be_is_refused(notes: list[Note], aligns: list[int], message: str) -> None:
+    with pytest.raises(BootError, match=message):
+        pvh_relocation(notes, aligns)

@@ -198,7 +198,7 @@ SPEC = {
     "low_rom_max": "0x20000",
     "rom_writable": True,
     "acpi": True,
-    "ram_min": "0x1000000",
+    "ram_min": "0x100000",
     "ram_max": "0x10000000000",
     "unclaimed": "ones",
 }
@@ -210,6 +210,7 @@ SPECS = {
         "qemu": "microvm,acpi=off",
         "source": "params",
         "low_rom_max": "0x0",
+        "ram_min": "0x28000",
         "rom_writable": False,
         "acpi": False,
     },

@@ -123,7 +123,7 @@ _OTHERS = {
     "low_ram_max": 3 * GIB,
     "low_ram_whole": 3 * GIB,
     "low_rom_max": 128 * KIB,
-    "ram_min": 16 * MIB,
+    "ram_min": MIB,
     "ram_max": 1024 * GIB,
     "unclaimed": "ones",
     "rom_writable": False,
@@ -141,6 +141,7 @@ SPECS = {
         "qemu": "microvm,acpi=off",
         "source": "params",
         "low_rom_max": 0,
+        "ram_min": 160 * KIB,
         "acpi": False,
         "mp_table": False,
         "initrd_reserve": 0,
@@ -166,7 +167,7 @@ def test_who_has_a_chipset(spec, has):
 
 
 def test_the_universal_firmware_takes_each_ram_that_one_of_its_machines_takes():
-    assert (UNIVERSAL.ram_min, UNIVERSAL.ram_max) == (16 * MIB, 1024 * GIB)
+    assert (UNIVERSAL.ram_min, UNIVERSAL.ram_max) == (MIB, 1024 * GIB)
     assert (UNIVERSAL.acpi, UNIVERSAL.mp_table, UNIVERSAL.source, UNIVERSAL.chipset) == (True, True, "fw_cfg", None)
 
 

@@ -5,15 +5,17 @@ Source: QEMU's man page qemu-system-x86_64(1); docs/system/i386/microvm.rst, doc
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
+from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.plan import BootPlan
+from pvhboot.loader.sizes import show_size
 from pvhboot.shim.abi import multiboot
 from pvhboot.shim.abi.devices import DEBUG_EXIT_PORT
 from pvhboot.shim.abi.firmware import DEBUGCON_PORT, PARAMS
 from pvhboot.shim.errors import BootError, UnavailableError
-from pvhboot.shim.machines import MICROVM, ROM_GRANULE, low_hole
+from pvhboot.shim.machines import KIB, MICROVM, ROM_GRANULE, low_hole
 
 PROGRAM: Final = "qemu-system-x86_64"
 # The character devices: two that are talked with, and three that are only listened to.
@@ -21,6 +23,7 @@ SOCKETS: Final = ("qmp", "gdb")
 PIPES: Final = ("console", "debug", "exit")
 LOG_FILE: Final = "log"
 _CHUNK: Final = 1 << 20  # bytes
+_RAM_GRANULE: Final = 8 * KIB  # softmmu/vl.c, set_memory_options
 
 
 def find_program() -> str:
@@ -57,12 +60,14 @@ def command_line(program: str, plan: BootPlan, accelerator: str, directory: str,
 
 
 def _check(plan: BootPlan) -> None:
-    """QEMU's microvm has a copy of the ROM below 1 MiB, whatever the plan's machine has."""
+    """QEMU rounds RAM up, and its microvm has a copy of the ROM below 1 MiB, whatever the plan's machine has."""
+    if plan.ram_size % _RAM_GRANULE:
+        raise BootError(f"QEMU takes no memory of {show_size(plan.ram_size)}: it wants a multiple of 8 KiB")
     if len(plan.rom) % ROM_GRANULE:
         raise BootError(f"QEMU takes no firmware of {len(plan.rom)} bytes: it wants a multiple of 64 KiB")
     hole = low_hole(MICROVM if plan.spec.chipset is None else plan.spec, len(plan.rom))
     assert hole is not None
-    for segment in plan.kernel.segments:
+    for segment in plan.segments:
         if segment.paddr < hole.end and hole.start < segment.end:
             raise BootError(
                 f"{plan.kernel.path}: a segment at {segment.paddr:#x}-{segment.end:#x} lies where QEMU has a copy of the ROM"
@@ -70,12 +75,21 @@ def _check(plan: BootPlan) -> None:
 
 
 def _loading(plan: BootPlan, directory: str) -> list[str]:
-    kernel = _kernel_file(plan, directory)
     if plan.source == PARAMS:
-        options = ["-device", f"loader,file={_escaped(kernel)}"]
+        if plan.moved_by:
+            options = [word for path, paddr in _segment_files(plan, directory) for word in _raw(path, paddr)]
+        else:
+            options = ["-device", f"loader,file={_escaped(_kernel_file(plan, directory))}"]
         for module in plan.modules:
-            options += ["-device", f"loader,file={_escaped(module.payload.path)},addr={module.paddr:#x},force-raw=on"]
+            options += _raw(module.payload.path, module.paddr)
         return options
+    if plan.moved_by:
+        raise BootError(
+            f"{plan.kernel.path}: is to run at {plan.segments[0].paddr:#x}, but QEMU loads a kernel where it is linked: "
+            "use --machine bare, or the engine unicorn or kvm"
+        )
+    if plan.reserved:
+        raise BootError("QEMU's own fw_cfg tells what RAM there is: reserve some on --machine bare, or with unicorn or kvm")
     head = bytearray(multiboot.SEARCH_BYTES)
     plan.kernel.read_into(0, memoryview(head)[: plan.kernel.image_size])
     if (at := multiboot.find_header(head)) is not None:
@@ -83,12 +97,17 @@ def _loading(plan: BootPlan, directory: str) -> list[str]:
             f"{plan.kernel.path}: a Multiboot header at {at:#x}, by which QEMU would load it instead of by PVH: "
             "use --machine bare"
         )
-    options = ["-kernel", kernel, "-append", (plan.cmdline or b"").decode("utf-8", "surrogateescape")]
+    options = ["-kernel", _kernel_file(plan, directory), "-append", (plan.cmdline or b"").decode("utf-8", "surrogateescape")]
     for module in plan.modules:
         options += ["-initrd", module.payload.path]
     if not plan.dma:
         options += ["-global", "fw_cfg_io.dma_enabled=off"]
     return options
+
+
+def _raw(path: str, paddr: int) -> list[str]:
+    """Loads a file as it is."""
+    return ["-device", f"loader,file={_escaped(path)},addr={paddr:#x},force-raw=on"]
 
 
 def _escaped(path: str) -> str:
@@ -102,9 +121,23 @@ def _kernel_file(plan: BootPlan, directory: str) -> str:
     if kernel.is_plain_file:
         return kernel.path
     path = os.path.join(directory, "kernel")
-    with open(path, "wb") as file:
-        for at in range(0, kernel.image_size, _CHUNK):
-            piece = bytearray(min(_CHUNK, kernel.image_size - at))
-            kernel.read_into(at, memoryview(piece))
-            file.write(piece)
+    _copy(kernel, 0, kernel.image_size, path)
     return path
+
+
+def _segment_files(plan: BootPlan, directory: str) -> Iterator[tuple[str, int]]:
+    """Of each segment what the kernel's file has, in a file of its own, and its physical address: the rest is zero at reset."""
+    for number, segment in enumerate(plan.segments):
+        if segment.filesz:
+            path = os.path.join(directory, f"segment-{number}")
+            _copy(plan.kernel, segment.offset, segment.filesz, path)
+            yield path, segment.paddr
+
+
+def _copy(kernel: Kernel, offset: int, size: int, path: str) -> None:
+    """Writes a part of the kernel's ELF image to a file."""
+    with open(path, "wb") as file:
+        for at in range(0, size, _CHUNK):
+            piece = bytearray(min(_CHUNK, size - at))
+            kernel.read_into(offset + at, memoryview(piece))
+            file.write(piece)
