@@ -13,9 +13,10 @@ from pvhboot.shim.machines import Span, rom_span
 
 from .image import MappableSource
 
-# Linux include/uapi/asm-generic/mman*.h; Python 3.11 has no names for them.
-_MAP_FIXED: Final = 0x10
+# Linux include/uapi/asm-generic/mman*.h, include/uapi/linux/mman.h; Python 3.11 has no names for them.
 _MAP_NORESERVE: Final = 0x4000
+_MREMAP_MAYMOVE: Final = 1
+_MREMAP_FIXED: Final = 2
 _MAP_FAILED: Final = ctypes.c_void_p(-1).value
 _PAGE_MASK: Final = mmap.PAGESIZE - 1
 # Pieces of files that are mapped, at most. Linux gives a process 65530 mappings (vm.max_map_count), and without any left it
@@ -180,18 +181,25 @@ class GuestMemory:
 
 
 def _map_file(host: int, size: int, descriptor: int, offset: int) -> bool:
-    """Maps pages of a file over memory of this process; False, with nothing changed, if the file cannot be mapped, is closed, or
-    has become too short."""
+    """Maps pages of a file over memory of this process; False, with nothing changed, if the file cannot be mapped, is closed,
+    or has become too short. BootError if the host has too many mappings."""
     try:
         if os.fstat(descriptor).st_size < offset + size:
             return False
     except OSError:
         return False
     libc = ctypes.CDLL(None)
-    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.restype = libc.mremap.restype = ctypes.c_void_p
     libc.mmap.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64
-    flags = mmap.MAP_PRIVATE | _MAP_FIXED | _MAP_NORESERVE
-    return bool(libc.mmap(host, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, descriptor, offset) != _MAP_FAILED)
+    libc.mremap.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
+    # Not by MAP_FIXED: where a file cannot be mapped after all, that would have taken away what was there.
+    flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
+    found = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, flags, descriptor, offset)
+    if found == _MAP_FAILED:
+        return False
+    if libc.mremap(found, size, size, _MREMAP_MAYMOVE | _MREMAP_FIXED, host) != host:
+        raise BootError("the host has no room for one more mapping")
+    return True
 
 
 def _sorted(regions: Sequence[Region]) -> tuple[Region, ...]:

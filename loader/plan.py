@@ -251,13 +251,13 @@ def make_plan(
     for number, segment in enumerate(segments):
         spans.append(Span(f"kernel segment {number}", segment.paddr, segment.end))
         _require_ram(spans[-1], ram, kernel.path, memory, least)
-    _require_disjoint(spans)
+    _require_disjoint(spans, kernel.path)
     if told_whole:
         _require_one_range(kernel.path, segments, lowest, ram)
     check_modules(modules, source, guest)
     planned = _place_modules(spec, source, guest, modules, segments, spans, ram_spans(spec, memory)[0], memory)
     spans += [module.span for module in planned]
-    _require_disjoint(spans, ": give more with --memory")
+    _require_disjoint(spans, kernel.path, ": give more with --memory")
     memmap = _memmap(without(ram, reserved), [*reserved_spans(spec, rom.size), *reserved], host_reserved) if known else None
     line = None if cmdline is None else encode_cmdline(cmdline, "the kernel's command line")
     if line is None and (source == FW_CFG or any(module.cmdline is not None for module in planned)):
@@ -383,9 +383,9 @@ def _shown(ram: Sequence[Span]) -> str:
     return ", ".join(f"{part.start:#x}-{part.end:#x}" for part in ram)
 
 
-def _require_disjoint(spans: Sequence[Span], hint: str = "") -> None:
+def _require_disjoint(spans: Sequence[Span], path: str, hint: str = "") -> None:
     ordered = sorted((span for span in spans if span.size), key=lambda span: span.bounds)
     for before, after in pairwise(ordered):
         if after.start < before.end:
             what = f"{after.name} at {after.start:#x}-{after.end:#x}"
-            raise BootError(f"{what} overlaps {before.name} at {before.start:#x}-{before.end:#x}{hint}")
+            raise BootError(f"{path}: {what} overlaps {before.name} at {before.start:#x}-{before.end:#x}{hint}")

@@ -42,8 +42,12 @@ def plan_text(plan: BootPlan) -> str:
     lines.append("")
     at = 0
     rows: list[tuple[str, Span]] = []
-    inside = [span for span in plan.spans if any(ram.start <= span.start and span.end <= ram.end for ram in plan.ram)]
-    for area in sorted([*plan.ram, *(span for span in plan.spans if span not in inside)], key=lambda span: span.bounds):
+    inside: list[Span] = []
+    outside: list[Span] = []
+    for span in plan.spans:
+        in_ram = any(ram.start <= span.start and span.end <= ram.end for ram in plan.ram)
+        (inside if in_ram else outside).append(span)
+    for area in sorted([*plan.ram, *outside], key=lambda span: span.bounds):
         if area.start > at:
             rows.append(("hole", Span("", at, area.start)))
         rows += _ram_rows(area, inside) if area in plan.ram else [("ROM", area)]

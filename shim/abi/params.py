@@ -19,7 +19,7 @@ PARAMS_VERSION: Final = 1
 PARAMS_FROM_END: Final = 0x10000  # bytes before the end of the ROM: physical address 0xffff0000
 PARAMS_MAX_SIZE: Final = 0x8000  # bytes, header included; the firmware's code begins behind it
 PARAMS_MAX_E820: Final = MEMMAP_MAX_ENTRIES
-PARAMS_MAX_MODULES: Final = 120
+PARAMS_MAX_MODULES: Final = 512
 
 
 class ParamsHeader(NamedTuple):

@@ -65,7 +65,7 @@ WRONG = {
     "e820-0": (put(16, 0), "E820_COUNT"),
     "e820-127": (put(16, 127), "E820_COUNT"),
     "e820-wraps-a-product": (put(16, 0xCCCCCCCD), "E820_COUNT"),
-    "modules-121": (put(20, 121), "MODULE_COUNT"),
+    "modules-513": (put(20, 513), "MODULE_COUNT"),
     "modules-most": (put(20, 0xFFFFFFFF), "MODULE_COUNT"),
     "strings-most": (put(STRINGS, 0xFFFFFFFF), "PARAMS_SIZE"),
     "strings-and-size-too-large": (put(STRINGS, 0x8000), "PARAMS_SIZE"),

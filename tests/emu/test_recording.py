@@ -146,7 +146,7 @@ BAD_RECORD = {
     "argument": (["--qemu-arg=-nonsense"], "QEMU does not start: -nonsense: invalid option"),
     "daemonize": (["--qemu-arg=-daemonize"], "-daemonize: nobody could end a QEMU in the background"),
     "cpus": (["--smp", "0"], "--smp 0: give 1 to 255"),
-    "memory": (["--memory", "1M"], "1 MiB of memory: the machine pc takes 16 MiB to 1 TiB"),
+    "memory": (["--memory", "512K"], "512 KiB of memory: the machine pc takes 1 MiB to 1 TiB"),
     "other-machine": (["--qemu-arg=-machine", "--qemu-arg=q35"], "this QEMU is no pc: its host bridge is 0x29c08086"),
     "other-memory": (
         ["--qemu-arg=-m", "--qemu-arg=1G"],
