@@ -1,4 +1,4 @@
-"""Writes small ELF executables: the firmware with its symbols for a debugger, and the conformance guest.
+"""Writes small ELF executables: the firmware with its symbols for a debugger, and the conformance guests.
 
 Source: System V ABI, "Object Files" (ELF header, program headers, symbol table); pyelftools reads ELF, but writes none.
 """
@@ -6,6 +6,9 @@ Source: System V ABI, "Object Files" (ELF header, program headers, symbol table)
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
+
+from .abi.elf import LAYOUTS, NOTE_ALIGN, NOTE_HEAD, ElfHeader, NoteHead, ProgramHeader32, ProgramHeader64, SectionHeader
+from .abi.x86 import PAGE_SIZE
 
 PT_LOAD: Final = 1
 PT_NOTE: Final = 4
@@ -19,13 +22,19 @@ _ET_EXEC: Final = 2
 _SHT_PROGBITS: Final = 1
 _SHT_SYMTAB: Final = 2
 _SHT_STRTAB: Final = 3
+_SHT_NOTE: Final = 7
+_SHF_ALLOC: Final = 2
 _SHF_ALLOC_EXEC: Final = 2 | 4
 _STB_GLOBAL_FUNC: Final = 1 << 4 | 2
 _DATA_ALIGN: Final = 16
 
 
 class ElfSegment(NamedTuple):
-    """A program header and its bytes. Addresses are physical; `memsz` is in bytes, at least len(data)."""
+    """A program header and its bytes. `memsz` is in bytes, at least len(data) unless the file is to be wrong.
+
+    `paddr` is a physical address, `vaddr` the virtual one, None if it is the same. If `align` is a page or more, the bytes lie
+    in the file where they can be mapped from, else at a multiple of 16 and `skew` bytes.
+    """
 
     type: int
     paddr: int
@@ -33,80 +42,118 @@ class ElfSegment(NamedTuple):
     memsz: int
     flags: int
     align: int
+    vaddr: int | None = None
+    skew: int = 0
 
 
 def note(name: bytes, kind: int, descriptor: bytes) -> bytes:
     """A note packed to 4 bytes; `name` with its terminator."""
 
     def padded(data: bytes) -> bytes:
-        return data + bytes(-len(data) % 4)
+        return data + bytes(-len(data) % NOTE_ALIGN)
 
-    return struct.pack("<III", len(name), len(descriptor), kind) + padded(name) + padded(descriptor)
+    return NOTE_HEAD.pack(NoteHead(len(name), len(descriptor), kind)) + padded(name) + padded(descriptor)
 
 
-def write_elf(bits: int, entry: int, segments: Sequence[ElfSegment], symbols: Mapping[str, int]) -> bytes:
-    """An executable of 32 or 64 bits with a .text section over its first segment, to which the symbols belong."""
+def write_elf(
+    bits: int,
+    entry: int,
+    segments: Sequence[ElfSegment],
+    symbols: Mapping[str, int],
+    *,
+    text: int = 0,
+    note_sections: Sequence[bytes] = (),
+) -> bytes:
+    """An executable of 32 or 64 bits with a .text section over the segment number `text`, to which the symbols belong, and a
+    section of type SHT_NOTE over each of the `note_sections`, which are in no segment."""
     wide = bits == 64
-    header_size, phdr_size, shdr_size = (64, 56, 64) if wide else (52, 32, 40)
-    body = bytearray(header_size + phdr_size * len(segments))
+    header_layout, phdr_layout, shdr_layout = LAYOUTS[bits]
+    body = bytearray(header_layout.size + phdr_layout.size * len(segments))
 
-    def append(data: bytes) -> int:
-        body.extend(bytes(-len(body) % _DATA_ALIGN))
+    def append(data: bytes, align: int = _DATA_ALIGN, remainder: int = 0) -> int:
+        body.extend(bytes((remainder - len(body)) % align))
         offset = len(body)
         body.extend(data)
         return offset
 
-    offsets = [append(segment.data) for segment in segments]
-    text, names = segments[0], bytearray(1)
-    symtab = bytearray(24 if wide else 16)
-    for name, value in sorted(symbols.items(), key=lambda item: (item[1], item[0])):
-        if wide:
-            symtab += struct.pack("<IBBHQQ", len(names), _STB_GLOBAL_FUNC, 0, 1, value, 0)
-        else:
-            symtab += struct.pack("<IIIBBH", len(names), value, 0, _STB_GLOBAL_FUNC, 0, 1)
-        names += name.encode() + b"\0"
-    section_names = b"\0.text\0.symtab\0.strtab\0.shstrtab\0"
-    symtab_offset, strtab_offset = append(bytes(symtab)), append(bytes(names))
+    offsets = [
+        append(segment.data, segment.align, _vaddr(segment) % segment.align)
+        if segment.align >= PAGE_SIZE
+        else append(segment.data, remainder=segment.skew)
+        for segment in segments
+    ]
+    notes_offsets = [append(notes) for notes in note_sections]
+    symtab, names = _symbol_table(wide, symbols)
+    symtab_offset, strtab_offset = append(symtab), append(names)
+    code = segments[text]
+    sections = [
+        ("", (0,) * 9),
+        (".text", (_SHT_PROGBITS, _SHF_ALLOC_EXEC, _vaddr(code), offsets[text], len(code.data), 0, 0, 1, 0)),
+        (".symtab", (_SHT_SYMTAB, 0, 0, symtab_offset, len(symtab), 3, 1, 8, 24 if wide else 16)),
+        (".strtab", (_SHT_STRTAB, 0, 0, strtab_offset, len(names), 0, 0, 1, 0)),
+        *(
+            (f".note.{number}", (_SHT_NOTE, _SHF_ALLOC, 0, offset, len(notes), 0, 0, NOTE_ALIGN, 0))
+            for number, (notes, offset) in enumerate(zip(note_sections, notes_offsets, strict=True))
+        ),
+    ]
+    section_names = b"".join(name.encode() + b"\0" for name, _ in sections) + b".shstrtab\0"
     section_names_offset = append(section_names)
-
-    section = struct.Struct("<IIQQQQIIQQ" if wide else "<IIIIIIIIII")
-    sections = b"".join(
-        section.pack(section_names.index(b"." + name) if name else 0, *fields)
-        for name, fields in (
-            (b"", (0,) * 9),
-            (b"text", (_SHT_PROGBITS, _SHF_ALLOC_EXEC, text.paddr, offsets[0], len(text.data), 0, 0, 1, 0)),
-            (b"symtab", (_SHT_SYMTAB, 0, 0, symtab_offset, len(symtab), 3, 1, 8, 24 if wide else 16)),
-            (b"strtab", (_SHT_STRTAB, 0, 0, strtab_offset, len(names), 0, 0, 1, 0)),
-            (b"shstrtab", (_SHT_STRTAB, 0, 0, section_names_offset, len(section_names), 0, 0, 1, 0)),
+    sections.append((".shstrtab", (_SHT_STRTAB, 0, 0, section_names_offset, len(section_names), 0, 0, 1, 0)))
+    sections_offset = append(
+        b"".join(
+            shdr_layout.pack(SectionHeader(section_names.index(f"{name}\0".encode()), *fields)) for name, fields in sections
         )
     )
-    sections_offset = append(sections)
 
     for index, (segment, offset) in enumerate(zip(segments, offsets, strict=True)):
-        at = header_size + phdr_size * index
-        filesz, paddr = len(segment.data), segment.paddr
-        if wide:
-            fields = (segment.type, segment.flags, offset, paddr, paddr, filesz, segment.memsz, segment.align)
-            struct.pack_into("<IIQQQQQQ", body, at, *fields)
-        else:
-            fields = (segment.type, offset, paddr, paddr, filesz, segment.memsz, segment.flags, segment.align)
-            struct.pack_into("<IIIIIIII", body, at, *fields)
-    ident = b"\x7fELF" + bytes([2 if wide else 1, 1, 1]) + bytes(9)
-    machine = EM_X86_64 if wide else EM_386
-    head = (
-        _ET_EXEC,
-        machine,
-        1,
-        entry,
-        header_size,
-        sections_offset,
-        0,
-        header_size,
-        phdr_size,
-        len(segments),
-        shdr_size,
-        5,
-        4,
+        fields = {
+            "p_type": segment.type,
+            "p_flags": segment.flags,
+            "p_offset": offset,
+            "p_vaddr": _vaddr(segment),
+            "p_paddr": segment.paddr,
+            "p_filesz": len(segment.data),
+            "p_memsz": segment.memsz,
+            "p_align": segment.align,
+        }
+        at = header_layout.size + phdr_layout.size * index
+        body[at : at + phdr_layout.size] = phdr_layout.pack((ProgramHeader64 if wide else ProgramHeader32)(**fields))
+    head = ElfHeader(
+        ei_mag=b"\x7fELF",
+        ei_class=2 if wide else 1,
+        ei_data=1,
+        ei_version=1,
+        ei_osabi=0,
+        ei_pad=bytes(8),
+        e_type=_ET_EXEC,
+        e_machine=EM_X86_64 if wide else EM_386,
+        e_version=1,
+        e_entry=entry,
+        e_phoff=header_layout.size,
+        e_shoff=sections_offset,
+        e_flags=0,
+        e_ehsize=header_layout.size,
+        e_phentsize=phdr_layout.size,
+        e_phnum=len(segments),
+        e_shentsize=shdr_layout.size,
+        e_shnum=len(sections),
+        e_shstrndx=len(sections) - 1,
     )
-    struct.pack_into("<16sHHIQQQIHHHHHH" if wide else "<16sHHIIIIIHHHHHH", body, 0, ident, *head)
+    body[: header_layout.size] = header_layout.pack(head)
     return bytes(body)
+
+
+def _vaddr(segment: ElfSegment) -> int:
+    return segment.paddr if segment.vaddr is None else segment.vaddr
+
+
+def _symbol_table(wide: bool, symbols: Mapping[str, int]) -> tuple[bytes, bytes]:
+    """The symbols as functions of section 1, and their names."""
+    table, names = bytearray(24 if wide else 16), bytearray(1)
+    for name, value in sorted(symbols.items(), key=lambda item: (item[1], item[0])):
+        if wide:
+            table += struct.pack("<IBBHQQ", len(names), _STB_GLOBAL_FUNC, 0, 1, value, 0)
+        else:
+            table += struct.pack("<IIIBBH", len(names), value, 0, _STB_GLOBAL_FUNC, 0, 1)
+        names += name.encode() + b"\0"
+    return bytes(table), bytes(names)

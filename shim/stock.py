@@ -1,19 +1,28 @@
-"""The default blobs and the conformance guest as built: shim/prebuilt/. `python -m pvhboot.shim.stock DIR` writes them anew."""
+"""The default blobs and the guest's code as built: shim/prebuilt/. `python -m pvhboot.shim.stock DIR` writes them anew."""
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from .blob import Blob, blob_from_json
 from .errors import BootError
+from .guest_image import GuestImage, image_from_json
 from .machines import FIRMWARES, MachineSpec
 
 GUEST_BITS = (64, 32)
 
+_IMAGE = "guest"
+
 
 def guest_name(bits: int) -> str:
-    """The file name of the conformance guest."""
-    return f"guest-elf{bits}"
+    """The file name of the plain conformance guest of that ELF class."""
+    return guest_file_name(f"elf{bits}")
+
+
+def guest_file_name(name: str) -> str:
+    """The file name of a guest of the library."""
+    return f"guest-{name}"
 
 
 def _read(name: str) -> bytes:
@@ -26,17 +35,31 @@ def default_blob(spec: MachineSpec) -> Blob:
     return blob_from_json(_read(f"{spec.name}.bin"), _read(f"{spec.name}.json").decode())
 
 
+@cache
+def guest_image() -> GuestImage:
+    """The guest's code as `build_image()` makes it, without an assembler."""
+    return image_from_json(_read(f"{_IMAGE}.bin"), _read(f"{_IMAGE}.json").decode())
+
+
+def build_guest(name: str) -> bytes:
+    """A guest of the library, an ELF file; BootError if there is none of that name."""
+    from .guest_library import guest
+
+    return guest(name).build(guest_image())
+
+
 def default_guest(bits: int) -> bytes:
-    """The conformance guest, an ELF file of 32 or 64 bits."""
-    return _read(guest_name(bits))
+    """The plain conformance guest, an ELF file of 32 or 64 bits."""
+    return build_guest(f"elf{bits}")
 
 
 def make_all() -> dict[str, bytes]:
     """Every file of shim/prebuilt/, built anew."""
-    from .guest import build_guest
+    from .guest import build_image
     from .image import build
 
-    files = {guest_name(bits): build_guest(bits) for bits in GUEST_BITS}
+    image = build_image()
+    files = {f"{_IMAGE}.bin": image.code, f"{_IMAGE}.json": image.to_json().encode()}
     for spec in FIRMWARES.values():
         blob = build(spec)
         files |= {f"{spec.name}.bin": blob.data, f"{spec.name}.json": blob.to_json().encode()}

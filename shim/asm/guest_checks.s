@@ -4,7 +4,7 @@
 # Out:      ZF set: good
 # Clobbers: eax, ecx, edx, esi, edi, flags
 
-# Runs them all in the order of the table, a line each, and prints the result. Clobbers everything but esp.
+# Runs them all in the order of the table, a line each. Clobbers everything but esp.
 run_checks:
     mov ebx, dword ptr [STATE + STATE_START_INFO]
     test ebx, ebx
@@ -16,7 +16,7 @@ run_checks:
 run_check:
     mov eax, dword ptr [ebp]
     test eax, eax
-    jz run_result
+    jz 2f
     call eax
     sete al                             # the printing below destroys the flags
     push eax
@@ -35,8 +35,10 @@ run_check:
     mov al, CHAR_NEWLINE
     call put_char
     jmp run_check
+2:  ret
 
-run_result:
+# The last line. Clobbers: eax, ecx, edx, esi, edi, flags.
+put_result:
     mov esi, offset text_result
     call put_string
     mov esi, offset text_ok
@@ -74,8 +76,61 @@ check_eflags:
     test dword ptr [STATE + STATE_EFLAGS], EFLAGS_VM | EFLAGS_IF | EFLAGS_TF
     ret
 
+# A guest that cannot be moved lies where it is linked, and one whose entry is the instruction before the image has come by it.
 check_eip:
-    cmp dword ptr [STATE + STATE_EIP], offset guest_entry
+    test dword ptr [shape + SHAPE_FLAGS], SHAPE_ENTRY_STD
+    jz 1f
+    test dword ptr [STATE + STATE_EFLAGS], EFLAGS_DF
+    jz check_bad
+1:  test dword ptr [shape + SHAPE_FLAGS], SHAPE_RELOCATABLE
+    jnz check_good
+    cmp dword ptr [STATE + STATE_DISPLACEMENT], 0
+    ret
+
+check_placement:                        # as its PHYS32_RELOC note asks for
+    test dword ptr [shape + SHAPE_FLAGS], SHAPE_RELOCATABLE
+    jz check_good
+    mov edx, dword ptr [STATE + STATE_DISPLACEMENT]
+    mov eax, dword ptr [shape + SHAPE_FIRST]
+    add eax, edx
+    cmp eax, dword ptr [shape + SHAPE_MIN]
+    jb check_bad
+    mov ecx, dword ptr [shape + SHAPE_ALIGN]
+    dec ecx
+    test eax, ecx
+    jnz check_bad
+    add edx, dword ptr [shape + SHAPE_LAST]
+    cmp edx, eax
+    jb check_bad                        # it wraps
+    cmp edx, dword ptr [shape + SHAPE_MAX]
+    ja check_bad
+    jmp check_good
+
+check_image:                            # the code itself
+    cmp dword ptr [STATE + STATE_IMAGE_SUM], 0
+    ret
+
+check_load_data:                        # the bytes that are in the file
+    mov esi, dword ptr [shape + SHAPE_REGIONS]
+    mov ecx, dword ptr [shape + SHAPE_REGION_COUNT]
+1:  mov eax, dword ptr [esi + REGION_FOUND_HASH]
+    cmp eax, dword ptr [esi + REGION_HASH]
+    jne check_bad
+    add esi, SIZEOF_REGION
+    dec ecx
+    jnz 1b
+    ret
+
+check_load_bss:                         # and the zeros behind them
+    mov esi, dword ptr [shape + SHAPE_REGIONS]
+    mov ecx, dword ptr [shape + SHAPE_REGION_COUNT]
+1:  mov eax, dword ptr [esi + REGION_FOUND_ZEROS]
+    add eax, dword ptr [esi + REGION_FILESZ]
+    cmp eax, dword ptr [esi + REGION_MEMSZ]
+    jne check_bad
+    add esi, SIZEOF_REGION
+    dec ecx
+    jnz 1b
     ret
 
 check_segments:

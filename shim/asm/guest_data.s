@@ -30,12 +30,42 @@ text_unreachable:
 line_no_start_info:
     .asciz "start_info none\n"
 
+text_elf:
+    .asciz " elf"
+text_load:
+    .asciz "load "
+
+line_image:
+    .asciz "\nimage base="
+    .byte FIELD_HEX32, STATE_BASE
+    .asciz " displacement="
+    .byte FIELD_HEX32, STATE_DISPLACEMENT
+    .asciz " sum="
+    .byte FIELD_HEX32, STATE_IMAGE_SUM
+    .asciz "\n"
+    .byte FIELD_END
+
+line_load:
+    .asciz " paddr="
+    .byte FIELD_HEX64, REGION_PADDR
+    .asciz " filesz="
+    .byte FIELD_HEX32, REGION_FILESZ
+    .asciz " memsz="
+    .byte FIELD_HEX32, REGION_MEMSZ
+    .asciz ""
+    .byte FIELD_END
+line_load_hash:
+    .asciz " hash="
+    .byte FIELD_HEX32, REGION_FOUND_HASH
+    .asciz ""
+    .byte FIELD_END
+line_load_zeros:
+    .asciz " zeros="
+    .byte FIELD_HEX32, REGION_FOUND_ZEROS
+    .asciz "\n"
+    .byte FIELD_END
+
 line_state:
-.if GUEST_BITS == 64
-    .ascii " elf64\n"
-.else
-    .ascii " elf32\n"
-.endif
     .asciz "reg eip="
     .byte FIELD_HEX32, STATE_EIP
     .asciz " ebx="
@@ -127,7 +157,7 @@ line_module:
     .byte FIELD_END
 line_sum:
     .asciz " sum="
-    .byte FIELD_HEX32, STATE_SUM
+    .byte FIELD_HEX32, STATE_MODULE_SUM
     .asciz " cmdline="
     .byte FIELD_END
 
@@ -142,6 +172,10 @@ check_table:
     CHECK cr4
     CHECK eflags
     CHECK eip
+    CHECK placement
+    CHECK image
+    CHECK load_data
+    CHECK load_bss
     CHECK segments
     CHECK tr
     CHECK mtrr
@@ -157,3 +191,7 @@ check_table:
     CHECK modules
     CHECK reserved
     .long 0
+
+# What this very file is: the linker writes it here, and behind it regions, relocations and the name.
+    .balign 4, 0
+shape:

@@ -1,4 +1,4 @@
-# The report: registers, start_info and what it points to, one item a line.
+# The report: the guest's own segments, registers, start_info and what it points to, one item a line.
 #
 # In:       the recorded state and the survey
 # Out:      printed
@@ -10,6 +10,18 @@ report:
     call put_string
     mov eax, GUEST_FORMAT
     call put_decimal
+    mov esi, offset text_elf
+    call put_string
+    mov eax, dword ptr [shape + SHAPE_BITS]
+    call put_decimal
+    mov al, CHAR_SPACE
+    call put_char
+    mov esi, dword ptr [shape + SHAPE_NAME]
+    call put_string
+    mov esi, offset line_image
+    call put_template
+    call report_loads
+    mov ebp, STATE
     mov esi, offset line_state
     call put_template
     mov esi, offset line_no_mtrr
@@ -38,6 +50,28 @@ report:
     call put_quoted
     mov al, CHAR_NEWLINE
     jmp put_char
+
+report_loads:
+    mov ebp, dword ptr [shape + SHAPE_REGIONS]
+    xor eax, eax
+1:  mov dword ptr [STATE + STATE_NUMBER], eax
+    mov esi, offset text_load
+    call put_string
+    call put_decimal
+    mov esi, offset line_load
+    call put_template
+    cmp dword ptr [ebp + REGION_IS_IMAGE], 0
+    jne 2f
+    mov esi, offset line_load_hash
+    call put_template
+2:  mov esi, offset line_load_zeros
+    call put_template
+    add ebp, SIZEOF_REGION
+    mov eax, dword ptr [STATE + STATE_NUMBER]
+    inc eax
+    cmp eax, dword ptr [shape + SHAPE_REGION_COUNT]
+    jb 1b
+    ret
 
 report_memmap:
     mov ebp, dword ptr [STATE + STATE_MEMMAP]
@@ -87,7 +121,7 @@ report_modules:
 # The sum of a module's first dwords: shows that it lies where its entry says.
 #
 # In:       ebp = its entry
-# Out:      STATE_SUM, 0 if it cannot be read
+# Out:      STATE_MODULE_SUM, 0 if it cannot be read
 # Clobbers: eax, ecx, edx, esi, flags
 sum_module:
     xor edx, edx
@@ -100,5 +134,5 @@ sum_module:
     add edx, eax
     dec ecx
     jnz 1b
-2:  mov dword ptr [STATE + STATE_SUM], edx
+2:  mov dword ptr [STATE + STATE_MODULE_SUM], edx
     ret

@@ -66,7 +66,7 @@ def test_the_conformance_guest_agrees(guest_plan, engine_name, bits, spec, dma):
     outcome = run(guest_plan(bits, spec=spec, dma=dma), engine_name, EXIT)
     said = outcome.console.decode()
     assert outcome.ok, said
-    assert said.startswith(f"pvhguest 1 elf{bits}")
+    assert said.startswith(f"pvhguest 2 elf{bits}")
     assert re.search(r"^result ok\r?$", said, re.MULTILINE)
     assert "FAIL" not in said
     # What the guest saw with its own eyes is what the plan said.
@@ -155,7 +155,7 @@ def test_a_boot_without_arguments_is_clean(capsys):
 def test_boot_prints_console_and_check(capsys):
     assert main(["boot", "--append", "one two"]) == 0
     out = capsys.readouterr().out
-    assert "pvhguest 1 elf64" in out
+    assert "pvhguest 2 elf64" in out
     assert "clauses of the PVH ABI are met" in out
     assert out.rstrip().splitlines()[-1].startswith("end: exit")
 
@@ -232,7 +232,7 @@ def test_the_custom_stage_example_prints(engine_name, tmp_path, pytestconfig, ca
     assert main(["boot", "--firmware", str(rom), "--engine", engine_name]) == 0
     out = capsys.readouterr().out
     assert "hello from the firmware" in out
-    assert out.index("hello from the firmware") < out.index("pvhguest 1")
+    assert out.index("hello from the firmware") < out.index("pvhguest 2")
 
 
 def test_a_baked_rom_needs_nothing_but_the_kernel_in_memory(tmp_path, engine_name):

@@ -30,7 +30,7 @@ from pvhboot.loader.plan import make_plan
 from pvhboot.shim.abi import pvh, x86
 from pvhboot.shim.elfwriter import PF_R, PF_X, PT_LOAD, PT_NOTE, ElfSegment, note, write_elf
 from pvhboot.shim.errors import BootError
-from pvhboot.shim.guest import GUEST_PADDR
+from pvhboot.shim.guest_layout import GUEST_PADDR
 from pvhboot.shim.image import asm_source, build
 from pvhboot.shim.machines import BARE, MACHINES, MIB, MICROVM
 from pvhboot.shim.stock import default_blob, default_guest

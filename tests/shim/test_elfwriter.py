@@ -91,3 +91,30 @@ def test_readelf_has_nothing_to_say(tmp_path, bits):
 )
 def test_notes_are_packed_to_4_bytes(name, descriptor, data):
     assert note(name, 18, descriptor) == bytes.fromhex(data)
+
+
+def test_a_page_aligned_segment_lies_where_its_page_asks_for_it():
+    segments = (
+        ElfSegment(PT_LOAD, 0x100123, CODE, 100, PF_R | PF_X, 0x1000, 0xFFFFFFFF80100123),
+        ElfSegment(PT_LOAD, 0x240040, b"data", 4, PF_R | PF_W, 0x10000),
+    )
+    first, second = ELFFile(io.BytesIO(write_elf(64, 0x100123, segments, {}))).iter_segments()
+    assert (first["p_offset"] % 0x1000, second["p_offset"] % 0x10000) == (0x123, 0x40)
+    assert (first["p_vaddr"], second["p_vaddr"]) == (0xFFFFFFFF80100123, 0x240040)
+    assert (first.data(), second.data()) == (CODE, b"data")
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_notes_can_be_in_sections_and_the_text_in_another_segment(bits):
+    file = ELFFile(io.BytesIO(write_elf(bits, 0x100010, SEGMENTS[:2], SYMBOLS, text=1, note_sections=(NOTE, NOTE[:4]))))
+    assert [section.name for section in file.iter_sections()][4:] == [".note.0", ".note.1", ".shstrtab"]
+    assert [section.data() for section in file.iter_sections() if section["sh_type"] == "SHT_NOTE"] == [NOTE, NOTE[:4]]
+    assert file.get_section_by_name(".text")["sh_addr"] == 0x200000
+    assert file.get_section_by_name(".text").data() == b"data"
+
+
+def test_a_segment_can_lie_at_an_odd_offset():
+    segments = (*SEGMENTS[:2], SEGMENTS[2]._replace(skew=5))
+    *_, last = ELFFile(io.BytesIO(write_elf(64, 0x100010, segments, {}))).iter_segments()
+    assert last["p_offset"] % 16 == 5
+    assert last.data() == NOTE
