@@ -1,9 +1,10 @@
 """The engine that needs no /dev/kvm: Unicorn, from the true reset vector.
 
-What it does not do as hardware does: segment limits are not enforced on data accesses, unknown MSRs read as 0, exceptions
-are not delivered through the IDT (the first one ends the run and is reported), and a write to the ROM is dropped and recorded.
+Exceptions go through the guest's IDT (unicorn_delivery.py); what cannot be delivered ends the run with a report of the first
+one. What it does not do as hardware does: segment limits are not enforced on data accesses, unknown MSRs read as 0, and a write
+to the ROM is dropped and recorded.
 When a store to the chipset changes what lies below 1 MiB, the code that is translated there already (to the next jump, at most)
-is executed as it was.
+is executed as it was; under paging so is code over which a device has written.
 Instructions are counted up to the handoff, each iteration of a rep as one.
 """
 
@@ -16,7 +17,7 @@ from functools import cache
 from typing import Any, Final, NamedTuple
 
 from pvhboot.loader.memory import Region
-from pvhboot.shim.abi import x86
+from pvhboot.shim.abi import interrupts, x86
 from pvhboot.shim.abi.e820 import E820Entry
 from pvhboot.shim.errors import UnavailableError
 from pvhboot.shim.machines import MachineSpec
@@ -25,27 +26,13 @@ from ..board import Board
 from ..handoff import Handoff
 from ..reasons import CONSOLE, FAULT, HALT, HANDOFF, LIMIT
 from .base import Limits, Run, Stop, Until, halt_detail
-from .unicorn_context import probe, read_context, write_reset_state
+from .unicorn_context import LiveContext, probe, read_context, write_reset_state
+from .unicorn_exceptions import ADDRESS_BITS, Exceptions
 
 _SLICE_MICROSECONDS: Final = 100_000  # between two looks at the clock, and at Ctrl-C, where no hook looks at them
 _CLOCK_EVERY: Final = 4096  # instructions between two looks at the clock, where they are counted
-_PHYSICAL_END: Final = 1 << 40
+_PHYSICAL_END: Final = 1 << ADDRESS_BITS
 
-_VECTOR_NAMES: Final = {
-    0: "#DE divide error",
-    1: "#DB debug",
-    3: "#BP breakpoint",
-    4: "#OF overflow",
-    5: "#BR bound",
-    6: "#UD invalid opcode",
-    7: "#NM no coprocessor",
-    8: "#DF double fault",
-    10: "#TS invalid TSS",
-    11: "#NP segment not present",
-    12: "#SS stack fault",
-    13: "#GP general protection",
-    14: "#PF page fault",
-}
 _GENERAL: Final = ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")
 
 
@@ -101,6 +88,7 @@ class UnicornMachine:
         self.uc.ctl_set_exits([])
         self._mapped: set[_Piece] = set()
         self._map()
+        self._exceptions = Exceptions(self.uc, board.memory, board.bus)
         self._hook()
         board.memory.listeners.append(self._on_host_write)
         board.memory.map_listeners.append(self._map)
@@ -210,6 +198,7 @@ class UnicornMachine:
         self.uc.hook_add(unicorn.UC_HOOK_INSN, self._on_in, None, 1, 0, const.UC_X86_INS_IN)
         self.uc.hook_add(unicorn.UC_HOOK_INSN, self._on_out, None, 1, 0, const.UC_X86_INS_OUT)
         self.uc.hook_add(unicorn.UC_HOOK_INTR, self._on_exception)
+        self.uc.hook_add(unicorn.UC_HOOK_INSN_INVALID, self._on_invalid)
         self.uc.hook_add(unicorn.UC_HOOK_MEM_WRITE_PROT, self._on_rom_write)
 
     def _on_instruction(self, uc: Any, address: int, _size: int, _data: Any) -> None:
@@ -243,12 +232,21 @@ class UnicornMachine:
         return True
 
     def _on_host_write(self, paddr: int, size: int) -> None:
-        """A device has written to memory: what was translated from there is no longer what lies there."""
-        self.uc.ctl_remove_cache(paddr, paddr + size)
+        """A device has written to memory: what was translated from there is no longer what lies there. Under paging Unicorn
+        would take the address for a linear one, and where that is not mapped make a double fault of the next page fault."""
+        if not LiveContext(self.uc).cr0 & x86.CR0_PG:
+            self.uc.ctl_remove_cache(paddr, paddr + size)
 
     def _on_exception(self, _uc: Any, vector: int, _data: Any) -> None:
-        name = _VECTOR_NAMES.get(vector, f"interrupt {vector:#x}")
-        self._end(Stop(FAULT, f"{name}, and exceptions are not delivered on this engine", self.linear_ip()))
+        if (stop := self._exceptions.take(vector)) is not None:
+            self._end(stop)
+        self._after_access()  # a frame may go to where no memory is
+        self._check_clock()  # a handler that faults at once executes no instruction at which the clock would be looked at
+
+    def _on_invalid(self, uc: Any, _data: Any) -> bool:
+        """An instruction that Unicorn does not have; False: the run does not go on."""
+        self._on_exception(uc, interrupts.UD, None)
+        return self.stop is None
 
     def _after_access(self) -> None:
         board, limit = self._board, self._limits.exits
@@ -272,7 +270,6 @@ class UnicornMachine:
     def _fault(self, error: Any) -> Stop:
         unicorn = self._unicorn
         words = {
-            unicorn.UC_ERR_INSN_INVALID: _VECTOR_NAMES[6],
             unicorn.UC_ERR_FETCH_UNMAPPED: "execution where there is no memory",
             unicorn.UC_ERR_FETCH_PROT: "execution where there is no memory",
             unicorn.UC_ERR_EXCEPTION: "an exception",
@@ -281,9 +278,7 @@ class UnicornMachine:
 
     def linear_ip(self) -> int:
         """The linear address of the next instruction."""
-        rip: int = self.uc.reg_read(self._const.UC_X86_REG_RIP)
-        cs = read_context(self.uc).segments["cs"]
-        return rip if cs.long else (cs.base + rip) % x86.ADDRESS_4G
+        return LiveContext(self.uc).linear_ip
 
     def registers(self) -> dict[str, int]:
         """As Handoff.registers has them; in 64-bit mode the values are those of the full registers."""
@@ -343,7 +338,8 @@ class UnicornMachine:
         )
 
     def _counts(self) -> dict[str, int]:
-        return {**self._counted, **self._board.bus.counts}
+        delivered = {"exceptions": self._exceptions.delivered} if self._exceptions.delivered else {}
+        return {**self._counted, **delivered, **self._board.bus.counts}
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""The saved CPU context of Unicorn: the only way to its hidden descriptor state, and to the true reset state.
+"""The saved CPU context of Unicorn: the only way to its hidden descriptor state, to the true reset state, and to what it
+knows of an exception.
 
 The context is QEMU's CPUX86State, whose layout is no interface: the offsets hold for the releases named here, and
 `probe` tests them on each new engine before anybody relies on them.
@@ -6,26 +7,145 @@ The context is QEMU's CPUX86State, whose layout is no interface: the offsets hol
 
 import ctypes
 import struct
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from pvhboot.shim.abi import x86
+from pvhboot.shim.abi import paging, x86
 from pvhboot.shim.abi.x86 import Segment
 from pvhboot.shim.errors import BootError
 
 KNOWN_RELEASES: Final = ("2.1.4",)
 
 _GPR: Final = 40
+_RSP: Final = _GPR + 4 * 8
 _RIP: Final = 168
+_EFLAGS: Final = 176
 _HFLAGS: Final = 216
 _SEGMENTS: Final = 224
 _CR: Final = 464
+_CR2: Final = _CR + 2 * 8
 _EFER: Final = 632
 _END: Final = _EFER + 8
+_ERROR_CODE: Final = 0x1530
+_EXCEPTION_IS_INT: Final = 0x1534
+_OLD_EXCEPTION: Final = 0x15A0
+_SIZE: Final = 5608
 
 _ORDER: Final = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr", "gdtr", "idtr")
 _SEGMENT: Final = struct.Struct("<IIQII")  # selector, padding, base, limit, flags
 
-_HFLAGS_REAL_MODE: Final = 0x40  # HF_ADDSEG
+# What QEMU's translator derives from segments and modes, and keeps in `hflags`.
+_HF_CPL: Final = 3
+_HF_CS32: Final = 1 << 4
+_HF_SS32: Final = 1 << 5
+_HF_ADDSEG: Final = 1 << 6
+_HF_CS64: Final = 1 << 15
+_HFLAGS_REAL_MODE: Final = _HF_ADDSEG
+_NO_EXCEPTION: Final = -1
+
+
+class HiddenSegment(NamedTuple):
+    """A segment register as QEMU keeps it: `attributes` is the upper half of the descriptor that it was loaded from."""
+
+    selector: int
+    base: int
+    limit: int
+    attributes: int
+
+    @property
+    def dpl(self) -> int:
+        """The privilege level of the descriptor."""
+        return self.attributes << x86.ATTRIBUTE_SHIFT >> x86.DESC_DPL_SHIFT & 3
+
+    @property
+    def type(self) -> int:
+        """The type field."""
+        return self.attributes << x86.ATTRIBUTE_SHIFT >> x86.DESC_TYPE_SHIFT & 0xF
+
+    def has(self, bit: int) -> bool:
+        """Whether the descriptor has one of the DESC_* bits of abi.x86."""
+        return bool(self.attributes << x86.ATTRIBUTE_SHIFT & bit)
+
+
+class _Field:
+    """A number in the context, as an attribute."""
+
+    def __init__(self, offset: int, code: str) -> None:
+        self._offset, self._struct = offset, struct.Struct("<" + code)
+
+    def __get__(self, state: "LiveContext", _owner: type) -> int:
+        value: int = self._struct.unpack_from(state.data, self._offset)[0]
+        return value
+
+    def __set__(self, state: "LiveContext", value: int) -> None:
+        self._struct.pack_into(state.data, self._offset, value)
+
+
+class LiveContext:
+    """A CPU context that can be changed: saved when this is made, back in the engine by `restore`.
+
+    `eflags` are those bits only that no arithmetic changes, as QEMU keeps the others elsewhere while it executes:
+    `all_eflags` has both.
+    """
+
+    rsp, rip, eflags, hflags = _Field(_RSP, "Q"), _Field(_RIP, "Q"), _Field(_EFLAGS, "Q"), _Field(_HFLAGS, "I")
+    cr0, cr2, cr3, cr4 = (_Field(_CR + 8 * number, "Q") for number in (0, 2, 3, 4))
+    efer = _Field(_EFER, "Q")
+    error_code, is_software_interrupt = _Field(_ERROR_CODE, "i"), _Field(_EXCEPTION_IS_INT, "i")
+    old_exception = _Field(_OLD_EXCEPTION, "i")  # which is being delivered: an exception is judged by it
+
+    def __init__(self, uc: Any) -> None:
+        self._uc, self._context = uc, uc.context_save()
+        self.data = ctypes.cast(self._context.context, ctypes.POINTER(ctypes.c_char * _SIZE)).contents
+
+    def all_eflags(self) -> int:
+        """EFLAGS of the engine as it stands, the arithmetic flags among them."""
+        import unicorn.x86_const as const
+
+        flags: int = self._uc.reg_read(const.UC_X86_REG_EFLAGS)
+        return flags
+
+    def restore(self) -> None:
+        """The engine goes on from here, and takes the next exception for one of its own."""
+        self.old_exception = _NO_EXCEPTION
+        self._uc.context_restore(self._context)
+
+    @property
+    def cpl(self) -> int:
+        """The current privilege level."""
+        return self.hflags & _HF_CPL
+
+    @property
+    def linear_ip(self) -> int:
+        """The linear address of the next instruction."""
+        if self.hflags & _HF_CS64:
+            return self.rip
+        return (self.segment("cs").base + self.rip) % x86.ADDRESS_4G
+
+    def segment(self, name: str) -> HiddenSegment:
+        """A segment register, or gdtr or idtr, of which only base and limit mean something."""
+        selector, _, base, limit, attributes = _SEGMENT.unpack_from(self.data, _SEGMENTS + _ORDER.index(name) * _SEGMENT.size)
+        return HiddenSegment(selector & 0xFFFF, base, limit, attributes)
+
+    def load_segments(self, segments: Mapping[str, HiddenSegment], cpl: int) -> None:
+        """Loads segment registers, for code of privilege level `cpl`; what QEMU derives from them follows. EFLAGS is that of
+        the code already."""
+        for name, (selector, base, limit, attributes) in segments.items():
+            at = _SEGMENTS + _ORDER.index(name) * _SEGMENT.size
+            _SEGMENT.pack_into(self.data, at, selector, 0, base, limit, attributes)
+        code, stack = self.segment("cs"), self.segment("ss")
+        hflags = self.hflags & ~(_HF_CPL | _HF_CS32 | _HF_CS64 | _HF_SS32 | _HF_ADDSEG) | cpl
+        if stack.has(x86.DESC_DB):
+            hflags |= _HF_SS32
+        if self.efer & paging.EFER_LMA and code.has(x86.DESC_L):
+            hflags |= _HF_CS64 | _HF_CS32
+        else:
+            if code.has(x86.DESC_DB):
+                hflags |= _HF_CS32
+            flat = self.cr0 & x86.CR0_PE and not self.eflags & x86.EFLAGS_VM and hflags & _HF_CS32
+            if not flat or any(self.segment(name).base for name in ("ds", "es", "ss")):
+                hflags |= _HF_ADDSEG
+        self.hflags = hflags
 
 
 class CpuContext(NamedTuple):
@@ -98,6 +218,7 @@ def probe(uc: Any, release: str) -> None:
         uc.reg_write(getattr(const, f"UC_X86_REG_{name}"), mark)
     uc.reg_write(const.UC_X86_REG_RIP, 0x5EED)
     uc.reg_write(const.UC_X86_REG_GDTR, (0, 0x12345000, 0x2F, 0))
+    uc.reg_write(const.UC_X86_REG_CR2, 0x5EED2)
     context = uc.context_save()
     size = context.size
     data = ctypes.string_at(context.context, min(size, _END))
@@ -107,6 +228,9 @@ def probe(uc: Any, release: str) -> None:
         and struct.unpack_from("<Q", data, _RIP) == (0x5EED,)
         and read_context(uc)[1:3] == (0x12345000, 0x2F)
         and struct.unpack_from("<Q", data, _EFER) == (uc.reg_read(const.UC_X86_REG_MSR, x86.MSR_EFER),)
+        and size == _SIZE
+        and (live := LiveContext(uc)).cr2 == 0x5EED2
+        and live.old_exception == _NO_EXCEPTION
     )
     if not found or release not in KNOWN_RELEASES:
         raise BootError(f"unicorn {release} keeps its CPU context in an unknown layout: install unicorn=={KNOWN_RELEASES[-1]}")

@@ -43,13 +43,17 @@ EFLAGS_TF: Final = 1 << 8
 EFLAGS_IF: Final = 1 << 9
 EFLAGS_DF: Final = 1 << 10
 EFLAGS_OF: Final = 1 << 11
+EFLAGS_NT: Final = 1 << 14
+EFLAGS_RF: Final = 1 << 16
 EFLAGS_VM: Final = 1 << 17
+EFLAGS_AC: Final = 1 << 18
 EFLAGS_ARITHMETIC: Final = EFLAGS_CF | EFLAGS_PF | EFLAGS_AF | EFLAGS_ZF | EFLAGS_SF | EFLAGS_OF
 
 # Segment descriptors, SDM figures 3-8 and 8-3: the type field, then the attribute bits at their place in the 8 bytes.
 TYPE_ACCESSED: Final = 1 << 0
 TYPE_WRITABLE: Final = 1 << 1  # of a data segment
 TYPE_READABLE: Final = 1 << 1  # of a code segment
+TYPE_CONFORMING: Final = 1 << 2  # of a code segment
 TYPE_CODE: Final = 1 << 3
 TYPE_TSS32_AVAILABLE: Final = 0x9
 TYPE_TSS32_BUSY: Final = 0xB
@@ -57,6 +61,7 @@ TYPE_TSS_BUSY_BIT: Final = 1 << 1
 
 DESC_TYPE_SHIFT: Final = 40
 DESC_S: Final = 1 << 44  # code or data, as against system
+DESC_DPL_SHIFT: Final = 45
 DESC_P: Final = 1 << 47  # present
 DESC_L: Final = 1 << 53  # 64-bit code
 DESC_DB: Final = 1 << 54  # 32-bit

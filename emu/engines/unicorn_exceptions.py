@@ -1,0 +1,83 @@
+"""The exceptions of one run on Unicorn: what they are, where they go, and how many were delivered."""
+
+from typing import Any, Final
+
+from pvhboot.loader.memory import GuestMemory
+from pvhboot.shim.abi import interrupts
+from pvhboot.shim.errors import NoMemoryError
+
+from ..bus import Bus
+from ..paging import LinearMemory, PageFaultError
+from ..reasons import FAULT
+from .base import Stop
+from .unicorn_context import LiveContext
+from .unicorn_delivery import Event, UndeliverableError, deliver
+
+ADDRESS_BITS: Final = 40  # of a physical address: QEMU's TCG_PHYS_ADDR_BITS
+
+_INT: Final = 0xCD
+
+
+class Exceptions:
+    """Delivers what Unicorn's hooks report. `delivered` counts exceptions and software interrupts."""
+
+    def __init__(self, uc: Any, memory: GuestMemory, bus: Bus) -> None:
+        self._uc = uc
+        self._physical = _Physical(memory, bus)
+        self.delivered = 0
+
+    def take(self, vector: int) -> Stop | None:
+        """Within a hook, whose engine has stopped at an exception: has it go on in the guest's handler, or says why the run
+        ends."""
+        cpu = LiveContext(self._uc)
+        memory = LinearMemory(self._physical, cpu.cr0, cpu.cr3, cpu.cr4, cpu.efer, ADDRESS_BITS)
+        length = _length(memory, cpu.linear_ip, vector) if cpu.is_software_interrupt else 0
+        event = Event(vector, cpu.error_code, length)
+        began = Stop(FAULT, _described(event, cpu.cr2), cpu.linear_ip - length)
+        try:
+            deliver(event, cpu, cpu.all_eflags(), memory)
+        except UndeliverableError as error:
+            return began._replace(detail=f"{began.detail}, and {error}")
+        cpu.restore()
+        self.delivered += 1
+        return None
+
+
+class _Physical:
+    """The board's memory as a store or load of the processor reaches it."""
+
+    def __init__(self, memory: GuestMemory, bus: Bus) -> None:
+        self._memory, self._bus = memory, bus
+
+    def read(self, paddr: int, size: int) -> bytes:
+        try:
+            return self._memory.read(paddr, size)
+        except NoMemoryError:
+            return b"".join(self._bus.memory_read(paddr + at, 1).to_bytes(1) for at in range(size))
+
+    def write(self, paddr: int, data: bytes) -> None:
+        try:
+            region = self._memory.region(paddr, len(data))
+        except NoMemoryError:
+            region = None
+        if region is None or region.readonly:
+            self._bus.memory_write(paddr, len(data), int.from_bytes(data, "little"))
+        else:
+            self._memory.view(paddr, len(data))[:] = data
+
+
+def _length(memory: LinearMemory, after: int, vector: int) -> int:
+    """The bytes of the software interrupt that ends in front of a linear address: int n, or int3 or into."""
+    try:
+        return 2 if memory.read(after - 2, 2) == bytes((_INT, vector)) else 1
+    except PageFaultError:
+        return 1
+
+
+def _described(event: Event, cr2: int) -> str:
+    words = event.name
+    if event.vector == interrupts.PF:
+        words += f" at {cr2:#x}"
+    if event.vector in interrupts.HAS_ERROR_CODE:
+        words += f" (error code {event.error_code:#x})"
+    return words
