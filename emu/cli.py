@@ -21,6 +21,16 @@ from pvhboot.shim.version import VERSION
 from .session import ENGINES
 
 BAD_INPUT = 2
+_INITRD = (
+    "Makes an initramfs for Linux. A directory becomes a newc archive, owned by root, reproducible; the suffix of the output "
+    "says how it is compressed: .gz, .bz2, .xz, .lzma, .lz4, .zst, or not at all: .cpio, .img, none. An existing archive, "
+    "compressed or not, is checked and goes in as it is. Several follow one another in the order given; a later file replaces "
+    "an earlier one."
+)
+_NOTE = (
+    "Writes a copy of an ELF kernel with one PHYS32_ENTRY note that every loader of PVH kernels reads alike. Nothing is moved: "
+    "the notes go to the end of the file. Without --entry, an old note that some loader misreads is written anew."
+)
 _NO_DMA = "a fw_cfg without its DMA interface (QEMU's machines)"
 
 
@@ -80,9 +90,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_compare(commands.add_parser("compare", help="boot on several engines and say whether they agree"))
     _add_build(commands.add_parser("build", help="write a firmware image"))
     _add_plan(commands.add_parser("plan", help="show where a boot would put everything"))
-    _add_inspect(commands.add_parser("inspect", help="say what a file is and whether it can be PVH-booted"))
+    _add_inspect(commands.add_parser("inspect", help="say what a file is, and what each loader makes of it"))
     _add_record(commands.add_parser("record", help="write down what a QEMU machine tells its firmware"))
     _add_guests(commands.add_parser("guests", help="write the conformance guests"))
+    _add_extract(commands.add_parser("extract", help="take the ELF file out of a vmlinuz or a compressed kernel"))
+    _add_note(commands.add_parser("note", help="give a kernel a well-formed PHYS32_ENTRY note", description=_NOTE))
+    _add_initrd(commands.add_parser("initrd", help="make an initramfs from directories and archives", description=_INITRD))
     return parser
 
 
@@ -209,4 +222,34 @@ def _add_record(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_guests(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="an existing directory")
+    parser.add_argument("name", nargs="*", metavar="NAME", help="a guest (default: all)")
+    parser.add_argument("-o", "--output", metavar="DIR", help="where to write them and guests.json; made if it is missing")
+    parser.add_argument("--list", action="store_true", help="only list them")
+    parser.add_argument("--json", action="store_true", help="print the manifest as JSON instead of the list")
+
+
+def _add_extract(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kernel", metavar="KERNEL", help="a bzImage, or a kernel that is compressed")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the ELF file to write, as in vmlinux")
+
+
+def _add_note(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kernel", metavar="KERNEL", help="an ELF file, not compressed")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the kernel to write")
+    parser.add_argument(
+        "--entry",
+        metavar="ADDR|SYMBOL",
+        help="where the kernel takes over, in 32-bit mode without paging: a physical address (0x100000, 1M) or a symbol",
+    )
+
+
+def _add_initrd(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", nargs="+", help="a directory, or an archive that Linux would unpack")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the initramfs to write, as in initrd.cpio.zst")
+    parser.add_argument(
+        "--device",
+        metavar="PATH=c:MAJOR:MINOR[:MODE]",
+        action="append",
+        default=[],
+        help="a device node (b: a block device; MODE is octal, 0600 without), in the last directory's archive; can be repeated",
+    )

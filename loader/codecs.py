@@ -19,12 +19,12 @@ WINDOW_MAX_SIZE: Final = 128 << 20  # bytes back that data may refer to: what th
 _CHUNK: Final = 1 << 16  # read at once, in bytes: an error is told with the chunk that it was found in
 _PIECE: Final = 1 << 20  # decompressed at once, at most, where the format has no bound of its own
 
-_GZIP_WBITS: Final = 31  # zlib's number for a gzip wrapper around the largest window
+GZIP_WBITS: Final = 31  # zlib's number for a gzip wrapper around the largest window
 _LZMA_OVERHEAD: Final = 16 << 20  # what a decoder of xz needs beside its window, in bytes, and more
 _LZMA_LIMIT_ERROR: Final = "Memory usage limit exceeded"  # Python tells LZMA_MEMLIMIT_ERROR by this text only
-_LZ4_LEGACY_MAGIC: Final = b"\x02\x21\x4c\x18"
-_LZ4_BLOCK: Final = 8 << 20  # bytes that a block of a legacy frame decompresses to, at most
-_LZ4_PACKED_BLOCK: Final = _LZ4_BLOCK + _LZ4_BLOCK // 255 + 16  # LZ4_COMPRESSBOUND
+LZ4_LEGACY_MAGIC: Final = b"\x02\x21\x4c\x18"
+LZ4_BLOCK: Final = 8 << 20  # bytes that a block of a legacy frame decompresses to, at most
+_LZ4_PACKED_BLOCK: Final = LZ4_BLOCK + LZ4_BLOCK // 255 + 16  # LZ4_COMPRESSBOUND
 _ZSTD_BLOCK: Final = 128 << 10  # Block_Maximum_Size
 _ZSTD_BLOCK_HEADER: Final = 3  # bytes: Last_Block (1 bit), Block_Type (2), Block_Size (21)
 _ZSTD_RLE: Final = 1
@@ -133,6 +133,15 @@ def decompress(
     return out
 
 
+def decompressed(image: Image, codec: Codec, start: int, end: int) -> Iterator[tuple[bytes, int]]:
+    """The same piece by piece, however many there are: each with the offset up to which the image has been consumed; the last
+    is empty, and its offset that of the end of the data. BootError as decompress, but no size is too large."""
+    source = _Source(image, start, end)
+    for piece in _pieces(codec, source):
+        yield piece, source.at
+    yield b"", source.at
+
+
 def find_codec(head: bytes) -> Codec | None:
     """The codec of data that starts so; None if it is none of them."""
     return next((codec for codec in CODECS if head.startswith(codec.magic)), None)
@@ -170,7 +179,7 @@ def _window_error() -> _CorruptError:
 def _gzip(source: _Source) -> Iterator[bytes]:
     import zlib
 
-    decoder = zlib.decompressobj(_GZIP_WBITS)
+    decoder = zlib.decompressobj(GZIP_WBITS)
     pending = b""
     while not decoder.eof:
         pending = pending or source.more()
@@ -222,11 +231,11 @@ def _lz4_legacy(source: _Source) -> Iterator[bytes]:
     """Blocks to the end of the source: the format has no end of its own. A size of 0 is padding, as it is for the kernel."""
     import lz4.block
 
-    source.exactly(len(_LZ4_LEGACY_MAGIC))
+    source.exactly(len(LZ4_LEGACY_MAGIC))
     while source.at < source.end:
         source.unit = source.at
         word = source.exactly(4)
-        if word == _LZ4_LEGACY_MAGIC:
+        if word == LZ4_LEGACY_MAGIC:
             source.give_back(len(word))
             return
         size = int.from_bytes(word, "little")
@@ -236,7 +245,7 @@ def _lz4_legacy(source: _Source) -> Iterator[bytes]:
             raise _CorruptError(f"a block of {size} bytes, where one has {_LZ4_PACKED_BLOCK} at most")
         block = source.exactly(size)
         try:
-            piece: bytes = lz4.block.decompress(block, uncompressed_size=_LZ4_BLOCK)
+            piece: bytes = lz4.block.decompress(block, uncompressed_size=LZ4_BLOCK)
         except lz4.block.LZ4BlockError as error:
             raise _CorruptError(str(error)) from None
         yield piece
@@ -279,7 +288,7 @@ CODECS: Final = (
     Codec("lzma", b"\x5d\0\0", _lzma),
     Codec("xz", b"\xfd7zXZ\0", _lzma),
     Codec("lzo", b"\x89LZO\0\r\n\x1a", _lzo),
-    Codec("lz4", _LZ4_LEGACY_MAGIC, _lz4_legacy),
+    Codec("lz4", LZ4_LEGACY_MAGIC, _lz4_legacy),
     Codec("lz4 frame", b"\x04\x22\x4d\x18", _lz4_frame),
     Codec("zstd", b"\x28\xb5\x2f\xfd", _zstd),
 )

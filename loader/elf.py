@@ -51,6 +51,7 @@ class ProgramHeader(NamedTuple):
     name: str
     type: str
     offset: int
+    vaddr: int
     paddr: int
     filesz: int
     memsz: int
@@ -140,7 +141,7 @@ def read_program_headers(image: Image, header: Header) -> list[ProgramHeader]:
     for raw in _read_table(image, layout, header.phoff, header.phnum):
         kind = _named(raw["p_type"])
         number = counts[kind] = counts.get(kind, -1) + 1
-        fields = (raw["p_offset"], raw["p_paddr"], raw["p_filesz"], raw["p_memsz"], raw["p_flags"], raw["p_align"])
+        fields = (raw[f"p_{field}"] for field in ProgramHeader._fields[2:])
         headers.append(ProgramHeader(f"{kind} {number}", kind, *fields))
     # Loaders of PVH kernels take 0xffff as a number. Where it means "see section 0", headers would be lost without a word.
     if header.phnum == _PN_XNUM and header.shoff and header.shoff + header.structs.Elf_Shdr.sizeof() <= image.size:
@@ -158,17 +159,23 @@ def note_segments(headers: list[ProgramHeader], image: Image) -> Iterator[NoteSp
             yield NoteSpan(header.name, header.offset, header.filesz)
 
 
-def note_sections(image: Image, header: Header) -> Iterator[NoteSpan]:
-    """Where the SHT_NOTE sections lie; BootError if the section headers are broken, or at a section beyond the file."""
+def read_sections(image: Image, header: Header) -> list[Any]:
+    """All section headers, as pyelftools has them, none if there is no table; BootError if they are truncated or of the wrong
+    size."""
     if not header.shoff or not header.shnum:
-        return
+        return []
     layout = header.structs.Elf_Shdr
     if header.shentsize != layout.sizeof():
         raise BootError(
             f"e_shentsize is {header.shentsize}: a section header of an ELF{header.bits} has {layout.sizeof()} bytes"
         )
     _check_range(f"section headers ({header.shnum})", header.shoff, layout.sizeof() * header.shnum, image)
-    sections = _read_table(image, layout, header.shoff, header.shnum)
+    return _read_table(image, layout, header.shoff, header.shnum)
+
+
+def note_sections(image: Image, header: Header) -> Iterator[NoteSpan]:
+    """Where the SHT_NOTE sections lie; BootError if the section headers are broken, or at a section beyond the file."""
+    sections = read_sections(image, header)
     names = sections[header.shstrndx] if header.shstrndx < len(sections) else None
     for number, section in enumerate(sections):
         if section["sh_type"] == "SHT_NOTE":

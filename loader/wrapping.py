@@ -8,7 +8,7 @@ from pvhboot.shim.errors import BootError
 from .bzimage import find_payload, is_bzimage, read_setup_header, unpack
 from .codecs import CODECS, Progress, decompress, find_codec
 from .elf import ELF_MAGIC
-from .image import BytesImage, OpenImage, read_head
+from .image import BytesImage, Image, OpenImage, read_head
 
 _MAGICS: Final = (
     # Offset, bytes, what it is; the first that fits. A bzImage with an EFI stub is a PE too.
@@ -51,6 +51,18 @@ def unwrap(image: OpenImage, progress: Progress | None = None) -> tuple[OpenImag
         _require_elf(head, "")
         return image, ""
     return BytesImage(data), wrapping
+
+
+def require_plain_elf(image: Image) -> None:
+    """BootError unless the file is an ELF file itself, neither compressed nor in a bzImage."""
+    if image.size == 0:
+        raise BootError("an empty file")
+    head = read_head(image)
+    codec = find_codec(head)
+    if codec or is_bzimage(head):
+        what = f"{codec.name} data" if codec else "a bzImage"
+        raise BootError(f"{what}: pvhboot extract takes the ELF file out of it, which is what to use here")
+    _require_elf(head, "")
 
 
 def _require_elf(head: bytes, wrapping: str) -> None:

@@ -1,13 +1,14 @@
 """A small initramfs: a statically linked busybox and a script as /init. `initramfs.py BUSYBOX [MODULE…] > initrd.cpio` writes
 it; the kernel modules are loaded in this order. On the kernel's command line `end=poweroff` turns the machine off in the end,
 instead of a reset, and `giveup=SECONDS` says how long all of it may take.
-
-Source: Linux Documentation/driver-api/early-userspace/buffer-format.rst (the newc format).
 """
 
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from pvhboot.loader.cpio import Entry, archive
 
 MARK = "pvhboot-init"  # what the script prints first
 _INIT = f"""#!/bin/busybox sh
@@ -35,29 +36,21 @@ $bb reboot -f
 """
 
 
-def _entry(name: str, mode: int, data: bytes = b"", links: int = 1, device: tuple[int, int] = (0, 0)) -> bytes:
-    encoded = name.encode() + b"\0"
-    # inode, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor, rdevminor, namesize, check
-    fields = (0, mode, 0, 0, links, 0, len(data), 0, 0, *device, len(encoded), 0)
-    head = b"070701" + b"".join(b"%08x" % field for field in fields) + encoded
-    head += bytes(-len(head) % 4)
-    return head + data + bytes(-len(data) % 4)
+def _entries(busybox: Path, modules: Sequence[Path]) -> list[Entry]:
+    directories = [Entry(name, stat.S_IFDIR | 0o755) for name in (b"bin", b"dev", b"modules")]
+    files = [Entry(b"modules/%02d" % at, stat.S_IFREG | 0o644, module.read_bytes()) for at, module in enumerate(modules)]
+    return [
+        *directories,
+        *files,
+        Entry(b"dev/console", stat.S_IFCHR | 0o600, device=(5, 1)),
+        Entry(b"bin/busybox", stat.S_IFREG | 0o755, busybox.read_bytes()),
+        Entry(b"init", stat.S_IFREG | 0o755, _INIT.encode()),
+    ]
 
 
 def initramfs(busybox: Path, modules: Sequence[Path] = ()) -> bytes:
     """The archive, uncompressed."""
-    return b"".join(
-        (
-            _entry("bin", 0o040755, links=2),
-            _entry("dev", 0o040755, links=2),
-            _entry("dev/console", 0o020600, device=(5, 1)),
-            _entry("bin/busybox", 0o100755, busybox.read_bytes()),
-            _entry("modules", 0o040755, links=2),
-            *(_entry(f"modules/{at:02}", 0o100644, module.read_bytes()) for at, module in enumerate(modules)),
-            _entry("init", 0o100755, _INIT.encode()),
-            _entry("TRAILER!!!", 0),
-        )
-    )
+    return b"".join(archive(_entries(busybox, modules)))
 
 
 if __name__ == "__main__":

@@ -122,14 +122,15 @@ class Running:
 
     def fw_cfg_file(self, name: str) -> bytes:
         """A file of fw_cfg, read by its ports as QEMU's docs/specs/fw_cfg.rst has it."""
-        (count,) = struct.unpack(">I", self._fw_cfg(0x19, 4))
-        directory = self._fw_cfg(0x19, 4 + 64 * count)[4:]
+        (count,) = struct.unpack(">I", self.fw_cfg(0x19, 4))
+        directory = self.fw_cfg(0x19, 4 + 64 * count)[4:]
         for size, key, entry in struct.iter_unpack(">IHxx56s", directory):
             if entry.rstrip(b"\0") == name.encode():
-                return self._fw_cfg(key, size)
+                return self.fw_cfg(key, size)
         raise KeyError(name)
 
-    def _fw_cfg(self, key: int, size: int) -> bytes:
+    def fw_cfg(self, key: int, size: int) -> bytes:
+        """The first bytes of an item of fw_cfg."""
         self.qmp.monitor(f"o/h 0x510 {key:#x}")
         return bytes(int(self.qmp.monitor("i/b 0x511").split("=")[1], 16) for _ in range(size))
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO
 
-from pvhboot.loader.inspection import inspect
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.modules import Module
 from pvhboot.loader.plan import BootPlan, make_plan
@@ -33,12 +32,6 @@ def open_kernel(path: str | None) -> Kernel:
         return Kernel.from_bytes(default_guest(GUEST_BITS[0]), BUILTIN_GUEST)
     with shown_progress(f"unpacking {path}") as progress:
         return Kernel.open(path, progress)
-
-
-def inspection_line(path: str) -> str:
-    """What a file that was written is, and whether it can be PVH-booted."""
-    found = inspect(path)
-    return f"{path}: {found.kind}, {'bootable' if found.bootable else 'no PVH kernel'}: {found.reason}"
 
 
 def read_firmware(path: str) -> Blob:

@@ -1,0 +1,489 @@
+"""`pvhboot initrd`, `extract` and `note` as anybody uses them; what they make is booted, in a plain QEMU and on the engines."""
+
+import filecmp
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import re
+import shutil
+import stat
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+from elftools.elf.elffile import ELFFile
+from forge_bzimage import PACKERS, bzimage, pack_payload
+from forge_elf import (
+    CODE,
+    ENTRY,
+    GNU_NOTE,
+    PADDR,
+    entry_note,
+    forge,
+    load_segment,
+    note_segment,
+    patch_header,
+    patch_program_header,
+)
+from host import QEMU, without_privilege
+from malformed_notes import MALFORMED
+from newc import read_newc
+from plain import CMDLINE, run, running
+from pvhboot.emu.cli import main
+from pvhboot.loader.kernel import Kernel
+from pvhboot.shim.elfwriter import write_elf
+from pvhboot.shim.stock import default_guest
+
+FW_CFG_KERNEL_ENTRY = 0x10  # QEMU docs/specs/fw_cfg.rst
+SUFFIXES = {  # and the reference tool that unpacks it
+    ".cpio": None,
+    ".gz": "gzip",
+    ".bz2": "bzip2",
+    ".xz": "xz",
+    ".lzma": "xz",
+    ".lz4": "lz4",
+    ".zst": "zstd",
+}
+INIT = """#!/bin/sh
+cd /
+busybox find . -xdev -mindepth 1 | while read -r name; do
+    echo "told $(busybox stat -c '%n|%f|%h|%s|%u:%g|%t:%T|%Y' "$name")|$(busybox readlink "$name")"
+done
+for name in */*; do [ -f "$name" ] && echo "sum $(busybox sha256sum "$name")"; done
+busybox reboot -f
+"""
+
+
+def command(capsys, *arguments):
+    """Runs `pvhboot`, which must succeed; what it prints."""
+    status = main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert (status, err) == (0, "")
+    return out
+
+
+def fails(capsys, *arguments):
+    """Runs `pvhboot`, which must fail with one line; that line."""
+    status = main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert (status, out) == (2, "")
+    assert err.startswith("pvhboot: ")
+    assert err.count("\n") == 1
+    return err
+
+
+# initrd
+
+
+@pytest.fixture
+def tree(tmp_path, guest_file):
+    """A root file system that tells what it is."""
+    root = tmp_path / "root"
+    for directory in ("bin", "data", "proc"):
+        (root / directory).mkdir(parents=True)
+    shutil.copy(guest_file("busybox"), root / "bin/busybox")
+    for name in ("sh", "another"):
+        os.link(root / "bin/busybox", root / "bin" / name)
+    (root / "bin/ls").symlink_to("busybox")
+    (root / "data/file").write_bytes(bytes(range(256)) * 33 + b"odd")
+    (root / "data/file").chmod(0o4751)
+    (root / "data/empty").touch(0o600)
+    os.mkfifo(root / "data/fifo", 0o640)
+    (root / "data/tmp").mkdir()
+    (root / "data/tmp").chmod(0o1777)
+    (root / "init").write_text(INIT)
+    (root / "init").chmod(0o755)
+    return root
+
+
+def expected(root, mtime):
+    """What the script is to tell of the tree, by os.lstat."""
+    lines = set()
+    for path in root.rglob("*"):
+        status = path.lstat()
+        mode = status.st_mode
+        is_directory = stat.S_ISDIR(mode)
+        target = os.readlink(path) if stat.S_ISLNK(mode) else ""
+        links = 2 + sum(item.is_dir() for item in path.iterdir()) if is_directory else status.st_nlink
+        size = "SIZE" if is_directory else status.st_size
+        lines.add(f"./{path.relative_to(root)}|{mode:x}|{links}|{size}|0:0|0:0|{mtime}|{target}")
+    return lines
+
+
+def linux(firmware, guest_file, initrd):
+    """Options of QEMU for Debian's kernel."""
+    return (
+        *("-M", "microvm,acpi=off", "-m", "256M", "-bios", firmware("microvm"), "-kernel", guest_file("vmlinux-6.1")),
+        *("-initrd", initrd, "-append", f"{CMDLINE} quiet"),
+    )
+
+
+def boot(firmware, guest_file, initrd):
+    """What the script tells, after the word in front."""
+    text = run(*linux(firmware, guest_file, initrd))
+    assert "Initramfs unpacking failed" not in text
+    return [re.findall(rf"^{word} (.*)$", text, re.MULTILINE) for word in ("told", "sum")]
+
+
+@pytest.mark.usefixtures("plain_qemu")
+def test_linux_unpacks_what_was_in_the_directory(capsys, tmp_path, monkeypatch, tree, firmware, guest_file):
+    """Modes, links, sizes, owners, times, device nodes; the console itself is one of these."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
+    devices = [f"--device={device}" for device in ("dev/console=c:5:1:0620", "data/disk=b:254:17:0660")]
+    command(capsys, "initrd", tree, "-o", tmp_path / "i.cpio.zst", *devices)
+    told, sums = boot(firmware, guest_file, tmp_path / "i.cpio.zst")
+    shown = {re.sub(r"(\|4\w{3}\|\d+)\|\d+\|", r"\1|SIZE|", line) for line in told}
+    (console,) = (line for line in shown if line.startswith("./dev/console|2190|1|0|0:0|5:1|"))  # written to: its time is new
+    nodes = {"./data/disk|61b0|1|0|0:0|fe:11|86400|", "./dev|41ed|2|SIZE|0:0|0:0|86400|"}
+    (built_in,) = (line for line in shown if line.startswith("./root|"))  # every Linux has it (usr/default_cpio_list)
+    assert shown - {console, built_in} == expected(tree, 86400) | nodes
+    hashed = {line.split()[1]: line.split()[0] for line in sums}
+    assert hashed.keys() == {"bin/another", "bin/busybox", "bin/ls", "bin/sh", "data/empty", "data/file"}
+    assert all(hashlib.sha256((tree / name).read_bytes()).hexdigest() == value for name, value in hashed.items())
+
+
+@pytest.mark.usefixtures("plain_qemu")
+def test_linux_unpacks_archives_of_all_kinds_one_after_the_other(capsys, tmp_path, tree, firmware, guest_file):
+    """One of each compression, made before or now, and one of none; a later file replaces an earlier one."""
+    for suffix in SUFFIXES:
+        part = tmp_path / f"part{suffix}"
+        (part / "parts").mkdir(parents=True)
+        (part / "parts" / suffix[1:]).write_text(f"{suffix} " * 1000)
+        (part / "parts/last").write_text(suffix)
+        command(capsys, "initrd", part, "-o", tmp_path / f"made{suffix}")
+    sources = [tmp_path / f"made{suffix}" for suffix in (".cpio", ".lz4", ".bz2", ".xz", ".lzma", ".gz")]
+    line = command(
+        capsys, "initrd", *sources, tmp_path / "part.zst", tree, "-o", tmp_path / "all.lz4", "--device=dev/console=c:5:1"
+    )
+    assert re.search(r"all\.lz4: 8 archives, \d+ entries, \d+ bytes, \d+ as written \(lz4\)$", line)
+    _, sums = boot(firmware, guest_file, tmp_path / "all.lz4")
+    hashed = {line.split()[1]: line.split()[0] for line in sums}
+    wanted = {f"parts/{suffix[1:]}": f"{suffix} " * 1000 for suffix in SUFFIXES} | {"parts/last": ".zst"}
+    assert {name: hashlib.sha256(text.encode()).hexdigest() for name, text in wanted.items()}.items() <= hashed.items()
+
+
+LINUX_REFUSES = {  # what follows a good archive, and what Linux says of it
+    "xz-crc64": (lzma.compress, "Input was encoded with settings that are not supported by this XZ decoder"),
+    "lz4-frame": (PACKERS["lz4 frame"], "invalid magic at start of compressed archive"),
+    "odc": (lambda data: b"070707" + data[6:], "incorrect cpio method used: use -H newc option"),
+    "misaligned": (lambda data: bytes(2) + data, "broken padding"),
+    "lz4-and-no-zeros": (lambda data: PACKERS["lz4"](data) + data, "Decoding failed"),
+    "text": (lambda _: b"junk", "invalid magic at start of compressed archive"),
+}
+
+
+@pytest.mark.usefixtures("plain_qemu")
+@pytest.mark.parametrize(("make", "says"), LINUX_REFUSES.values(), ids=LINUX_REFUSES)
+def test_what_is_refused_linux_does_not_unpack(capsys, tmp_path, tree, firmware, guest_file, make, says):
+    command(capsys, "initrd", tree, "-o", tmp_path / "good.cpio", "--device=dev/console=c:5:1")
+    (tmp_path / "tree").mkdir()
+    command(capsys, "initrd", tmp_path / "tree", "-o", tmp_path / "more.cpio")
+    good, more = ((tmp_path / name).read_bytes() for name in ("good.cpio", "more.cpio"))
+    (tmp_path / "bad.img").write_bytes(good + make(more))
+    assert "bad.img: the archive at 0x" in fails(capsys, "initrd", tmp_path / "bad.img", "-o", tmp_path / "out.cpio")
+    with running(tmp_path, *linux(firmware, guest_file, tmp_path / "bad.img")) as qemu:
+        assert qemu.says(f"Initramfs unpacking failed: {says}")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_each_compression_is_what_its_own_tool_reads(capsys, tmp_path, suffix):
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/file").write_bytes(os.urandom(1000) + bytes(9 << 20))
+    line = command(capsys, "initrd", tmp_path / "tree", "-o", tmp_path / f"out{suffix}")
+    data = (tmp_path / f"out{suffix}").read_bytes()
+    if tool := SUFFIXES[suffix]:
+        if shutil.which(tool) is None:
+            pytest.skip(f"no {tool}")
+        assert len(data) < 100_000
+        assert line.endswith(
+            f", {len(data)} as written ({ {'.lzma': 'lzma', '.gz': 'gzip', '.bz2': 'bzip2'}.get(suffix, tool) })\n"
+        )
+        data = subprocess.run([tool, "-dc"], input=data, capture_output=True, check=True).stdout
+    assert line.startswith(f"{tmp_path}/out{suffix}: 1 entry, {len(data)} bytes")
+    assert read_newc(data)[0].data == (tmp_path / "tree/file").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_same_tree_gives_the_same_bytes(capsys, tmp_path, suffix):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for number in (0, 1, 2) if name == "one" else (2, 1, 0):
+            (tmp_path / name / str(number)).write_bytes(b"%d" % number * 100_000)
+        os.utime(tmp_path / name / "0", (1, 1))
+        command(capsys, "initrd", tmp_path / name, "-o", tmp_path / f"{name}{suffix}")
+    assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"two{suffix}").read_bytes()
+
+
+def test_devices_without_a_directory_are_an_archive(capsys, tmp_path):
+    (tmp_path / "d").mkdir()
+    command(capsys, "initrd", tmp_path / "d", "-o", tmp_path / "first.cpio")
+    line = command(capsys, "initrd", tmp_path / "first.cpio", "-o", tmp_path / "o.cpio", "--device=a/b=b:1:2")
+    assert ": 2 archives, 2 entries, " in line
+    data = (tmp_path / "o.cpio").read_bytes()
+    assert [member.name for member in read_newc(data[len((tmp_path / "first.cpio").read_bytes()) :])] == [
+        b"a",
+        b"a/b",
+        b"TRAILER!!!",
+    ]
+
+
+INITRD_ERRORS = {
+    "suffix": (["d", "-o", "o.zip"], "o.zip: the suffix .zip says nothing about compression: give one of .cpio, .img, .gz"),
+    "inside": (["d", "-o", "d/o.cpio"], "d/o.cpio: lies in d, which it is made from"),
+    "inside-by-link": (["link", "-o", "d/e/o.cpio"], "lies in link"),
+    "itself": ([".", "-o", "o.cpio"], "o.cpio: lies in ., which"),
+    "missing": (["none", "-o", "o.cpio"], "none: cannot be opened: No such file"),
+    "fifo": (["fifo", "-o", "o.cpio"], "not a regular file"),
+    "no-archive": (["text", "-o", "o.cpio"], "text: no cpio archive, plain or compressed, but a text file"),
+    "device": (["d", "-o", "o.cpio", "--device", "null"], "cannot read the device 'null'"),
+    "device-taken": (["d", "-o", "o.cpio", "--device", "e=c:1:3"], "e: is there already"),
+    "device-absurd": (["d", "-o", "o.cpio", "--device", "../e=c:1:3"], "..: cannot be archived"),
+    "over-the-input": (["a.cpio", "-o", "a.cpio"], "a.cpio: is to be read and written"),
+    "no-directory": (["d", "-o", "none/o.cpio"], "none/o.cpio: cannot write"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), INITRD_ERRORS.values(), ids=INITRD_ERRORS)
+def test_initrd_refuses_in_one_line_and_writes_nothing(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d/e").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("d")
+    (tmp_path / "text").write_text("hello\n")
+    os.mkfifo(tmp_path / "fifo")
+    command(capsys, "initrd", "d", "-o", "a.cpio")
+    before = sorted(tmp_path.rglob("*"))
+    assert message in fails(capsys, "initrd", *arguments)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("text", ["yesterday", "-1", "4294967296", "1.5", ""])
+def test_a_time_that_cannot_be(capsys, tmp_path, monkeypatch, text):
+    (tmp_path / "d").mkdir()
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", text)
+    assert "SOURCE_DATE_EPOCH is " in fails(capsys, "initrd", tmp_path / "d", "-o", tmp_path / "o")
+
+
+def test_what_cannot_be_read_leaves_no_half_of_an_archive(capsys, tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/a").write_bytes(bytes(100_000))
+    (tmp_path / "d/secret").touch(0)
+    (tmp_path / "o.cpio").write_text("before")
+    with without_privilege():
+        assert "d/secret: cannot be read: Permission denied" in fails(
+            capsys, "initrd", tmp_path / "d", "-o", tmp_path / "o.cpio"
+        )
+    assert (tmp_path / "o.cpio").read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d", "o.cpio"]
+
+
+# extract
+
+
+@pytest.mark.parametrize(("version", "codec"), [("6.1", "lz4"), ("6.12", "zstd")])
+def test_a_distributions_vmlinuz_gives_what_the_tools_give(capsys, tmp_path, guest_file, version, codec):
+    """tests/fetch-guests has unpacked the other with lz4 and zstd."""
+    out = command(capsys, "extract", guest_file(f"vmlinuz-{version}"), "-o", tmp_path / "vmlinux")
+    vmlinux = guest_file(f"vmlinux-{version}")
+    assert filecmp.cmp(tmp_path / "vmlinux", vmlinux, shallow=False)
+    first, second = out.splitlines()
+    assert f"vmlinux: {vmlinux.stat().st_size} bytes, from {guest_file(f'vmlinuz-{version}')} (bzImage, {codec}, " in first
+    assert re.fullmatch(r".*/vmlinux: ELF64, bootable: PHYS32_ENTRY 0x1\w+ in PT_NOTE 0", second)
+    offset, size = re.search(r"(\d+) bytes at (0x\w+)\)$", first).group(2, 1)
+    with guest_file(f"vmlinuz-{version}").open("rb") as file:
+        file.seek(int(offset, 16))
+        magic = file.read(4)
+        assert magic in (b"\x02\x21\x4c\x18", b"\x28\xb5\x2f\xfd")
+        file.seek(int(offset, 16) + int(size) - 4)
+        assert struct.unpack("<I", file.read(4)) == (vmlinux.stat().st_size,)
+
+
+@pytest.mark.parametrize("codec", PACKERS)
+def test_every_compression_is_undone(capsys, tmp_path, codec):
+    for name, file in (("packed", PACKERS[codec](forge())), ("bzimage", bzimage(pack_payload(codec, forge())))):
+        (tmp_path / name).write_bytes(file)
+        out = command(capsys, "extract", tmp_path / name, "-o", tmp_path / "elf")
+        assert (tmp_path / "elf").read_bytes() == forge()
+        where = f"({codec}, {len(file)} bytes at 0x0)" if name == "packed" else f"(bzImage, {codec}, "
+        assert where in out
+        assert f"elf: ELF64, bootable: PHYS32_ENTRY {ENTRY:#x}" in out
+
+
+def test_a_kernel_that_is_no_pvh_kernel_is_extracted_too(capsys, tmp_path, guest_file):
+    out = command(capsys, "extract", guest_file("xen.gz"), "-o", tmp_path / "xen")
+    assert (tmp_path / "xen").read_bytes() == gzip.decompress(guest_file("xen.gz").read_bytes())
+    assert "xen: ELF32, not bootable: no PHYS32_ENTRY note, so no PVH kernel" in out
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (forge, "in: nothing to extract: it is an ELF file already"),
+        (lambda: gzip.compress(b"#!/bin/sh"), "in: not an ELF file, but gzip of a script"),
+        (lambda: b"hello\n", "in: not an ELF file, but a text file"),
+        (lambda: b"", "in: an empty file"),
+        (lambda: gzip.compress(forge())[:-9], "in: truncated gzip"),
+    ],
+)
+def test_extract_refuses_in_one_line_and_writes_nothing(capsys, tmp_path, make, message):
+    (tmp_path / "in").write_bytes(make())
+    assert message in fails(capsys, "extract", tmp_path / "in", "-o", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_kernel_is_not_extracted_over_itself(capsys, tmp_path):
+    (tmp_path / "in").write_bytes(gzip.compress(forge()))
+    assert "is to be read and written" in fails(capsys, "extract", tmp_path / "in", "-o", tmp_path / "in")
+    assert (tmp_path / "in").read_bytes() == gzip.compress(forge())
+
+
+# note
+
+
+def without_note(data):
+    """The conformance guest as a hobby kernel: the same code, the same symbols, one program header fewer or an idle one."""
+    elf = ELFFile(io.BytesIO(data))
+    headers = [segment.header for segment in elf.iter_segments()]
+    (noted,) = (at for at, header in enumerate(headers) if header["p_type"] == "PT_NOTE")
+    idle = patch_program_header(data, noted, type=0)
+    return [patch_header(data, phnum=noted), idle] if noted == len(headers) - 1 else [idle]
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_a_kernel_without_a_note_boots_with_the_one_that_is_injected(capsys, tmp_path, bits):
+    guest = default_guest(bits)
+    entry = Kernel.from_bytes(guest, "guest").entry
+    for number, data in enumerate(without_note(guest)):
+        path, out = tmp_path / f"hobby{number}", tmp_path / f"pvh{number}"
+        path.write_bytes(data)
+        assert "no ELF notes at all" in fails(capsys, "boot", path)
+        said = command(capsys, "note", path, "-o", out, "--entry", f"{entry:#x}")
+        assert f": PHYS32_ENTRY {entry:#x} injected: notes of {12 + 4 + bits // 8} bytes at 0x" in said
+        assert f": ELF{bits}, bootable: PHYS32_ENTRY {entry:#x} in PT_NOTE 0" in said
+        assert re.search(r": entered there by qemu, (?:firecracker, .*)?xen, pvhboot$", said, re.MULTILINE)
+        assert "clauses of the PVH ABI are met" in command(capsys, "boot", out, "--until", "exit")
+
+
+@pytest.mark.usefixtures("plain_qemu")
+@pytest.mark.parametrize("bits", [32, 64])
+def test_qemu_takes_it_as_it_takes_the_original(capsys, tmp_path, firmware, bits):
+    guest = default_guest(bits)
+    entry = Kernel.from_bytes(guest, "guest").entry
+    options = ("-M", "microvm,acpi=off", "-m", "128M", "-bios", firmware("microvm"), "-kernel")
+    (tmp_path / "hobby").write_bytes(without_note(guest)[0])
+    line = [QEMU, "-display", "none", *map(str, options), str(tmp_path / "hobby")]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "without PVH ELF Note" in done.stderr) == (1, True)
+    command(capsys, "note", tmp_path / "hobby", "-o", tmp_path / "pvh", "--entry", hex(entry))
+    (tmp_path / "guest").write_bytes(guest)
+    said = []
+    for name in ("guest", "pvh"):
+        with running(tmp_path, *options, tmp_path / name) as qemu:
+            assert qemu.wait(lambda: qemu.ended or "result" in qemu.console), name
+            said.append(qemu.console)
+    assert said[0] == said[1] != ""
+
+
+@pytest.mark.usefixtures("plain_qemu")
+@pytest.mark.parametrize(("make", "old"), MALFORMED.values(), ids=MALFORMED)
+def test_qemu_enters_what_was_repacked_where_the_note_says(capsys, tmp_path, firmware, make, old):
+    (tmp_path / "in").write_bytes(make())
+    command(capsys, "note", tmp_path / "in", "-o", tmp_path / "out")
+    options = ("-M", "microvm,acpi=off", "-m", "128M", "-bios", firmware("microvm"), "-kernel", tmp_path / "out", "-S")
+    with running(tmp_path, *options) as qemu:
+        assert struct.unpack("<I", qemu.fw_cfg(FW_CFG_KERNEL_ENTRY, 4)) == (old[0][1],)
+
+
+def test_an_entry_by_name(capsys, tmp_path):
+    guest = default_guest(64)
+    symbol = next(
+        symbol.name
+        for section in ELFFile(io.BytesIO(guest)).iter_sections()
+        if section["sh_type"] == "SHT_SYMTAB"
+        for symbol in section.iter_symbols()
+        if symbol["st_value"] == Kernel.from_bytes(guest, "guest").entry
+    )
+    (tmp_path / "hobby").write_bytes(without_note(guest)[0])
+    said = command(capsys, "note", tmp_path / "hobby", "-o", tmp_path / "pvh", "--entry", symbol)
+    assert f"PHYS32_ENTRY {Kernel.from_bytes(guest, 'guest').entry:#x} injected" in said
+
+
+def test_what_was_wrong_with_the_old_note_is_said(capsys, tmp_path):
+    (tmp_path / "in").write_bytes(forge(notes=entry_note(size=4), note_align=8, more=[note_segment(GNU_NOTE)]))
+    lines = command(capsys, "note", tmp_path / "in", "-o", tmp_path / "out").splitlines()
+    assert re.search(rf"out: PHYS32_ENTRY {ENTRY:#x} repacked: notes of 60 bytes at 0x\w+, with 1 other$", lines[0])
+    assert lines[3].endswith("out: entered there by qemu, firecracker, cloud-hypervisor, libkrun, xen, pvhboot")
+    assert lines[1].endswith(f"out: instead of PHYS32_ENTRY {ENTRY:#x} in PT_NOTE 0, with a descriptor of 4 bytes, p_align 8")
+
+
+def test_a_real_kernel_keeps_all_but_its_header(capsys, tmp_path, guest_file):
+    """Xen's hypervisor: an ELF32 with a note segment, but no PHYS32_ENTRY in it; stripped."""
+    command(capsys, "extract", guest_file("xen.gz"), "-o", tmp_path / "xen")
+    assert "no symbol table" in fails(capsys, "note", tmp_path / "xen", "-o", tmp_path / "out", "--entry", "start")
+    said = command(capsys, "note", tmp_path / "xen", "-o", tmp_path / "out", "--entry", "2M")
+    assert "out: ELF32, bootable: PHYS32_ENTRY 0x200000 in PT_NOTE 0" in said
+    before, after = ((tmp_path / name).read_bytes() for name in ("xen", "out"))
+    changed = [at for at, byte in enumerate(before) if after[at] != byte]
+    elf = ELFFile(io.BytesIO(before))
+    (noted,) = (at for at, segment in enumerate(elf.iter_segments()) if segment["p_type"] == "PT_NOTE")
+    start = elf.header["e_phoff"] + 32 * noted
+    assert changed
+    assert all(start <= at < start + 32 for at in changed)
+
+
+def test_a_loader_that_goes_another_way_is_named(capsys, tmp_path):
+    """QEMU prefers a Multiboot header to any note; linux-loader reads no ELF32."""
+    header = struct.pack("<III", 0x1BADB002, 0, -0x1BADB002 & 0xFFFFFFFF)
+    (tmp_path / "in").write_bytes(forge(32, loads=[load_segment(data=header + CODE)], notes=b""))
+    lines = command(capsys, "note", tmp_path / "in", "-o", tmp_path / "out", "--entry", hex(PADDR + 12)).splitlines()
+    assert [line.partition("out: ")[2].partition(":")[0] for line in lines[2:]] == [
+        "entered there by xen, pvhboot",
+        "qemu accepts, by its Multiboot",
+        "firecracker refuses",
+        "cloud-hypervisor refuses",
+        "libkrun refuses",
+    ]
+
+
+NOTE_ERRORS = {
+    "compressed": (lambda: gzip.compress(forge()), [], "in: gzip data: pvhboot extract takes the ELF file out of it"),
+    "bzimage": (lambda: bzimage(pack_payload("xz", forge())), [], "in: a bzImage: pvhboot extract takes"),
+    "text": (lambda: b"hello\n", [], "in: not an ELF file, but a text file"),
+    "good": (forge, [], "in: nothing to repack"),
+    "no-entry": (lambda: forge(notes=b""), [], "in: no PHYS32_ENTRY note to repack: give its entry with --entry"),
+    "number": (forge, ["--entry", "0xyz"], "in: cannot read --entry '0xyz'"),
+    "no-symbol": (forge, ["--entry", "start"], "in: no symbol 'start'"),
+    "outside": (forge, ["--entry", "0x5"], "in: no bytes of the file are loaded to the entry 0x5"),
+}
+
+
+@pytest.mark.parametrize(("make", "arguments", "message"), NOTE_ERRORS.values(), ids=NOTE_ERRORS)
+def test_note_refuses_in_one_line_and_writes_nothing(capsys, tmp_path, make, arguments, message):
+    (tmp_path / "in").write_bytes(make())
+    assert message in fails(capsys, "note", tmp_path / "in", "-o", tmp_path / "out", *arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_kernel_is_not_overwritten(capsys, tmp_path):
+    (tmp_path / "in").write_bytes(forge())
+    (tmp_path / "link").symlink_to("in")
+    assert "is to be read and written" in fails(capsys, "note", tmp_path / "in", "-o", tmp_path / "link", "--entry", "1M")
+    assert (tmp_path / "in").read_bytes() == forge()
+
+
+def test_the_python_example_of_the_docs_runs(capsys, tmp_path, monkeypatch, guest_file):
+    text = (Path(__file__).parent.parent.parent / "docs/kernels.md").read_text()
+    example = re.search(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert example is not None
+    (tmp_path / "root").mkdir()
+    (tmp_path / "vmlinuz").symlink_to(guest_file("vmlinuz-6.1"))
+    (tmp_path / "hobby").write_bytes(write_elf(64, PADDR, [load_segment()], {"_start": ENTRY}))
+    monkeypatch.chdir(tmp_path)
+    command(capsys, "initrd", "root", "-o", "early.cpio")
+    exec(compile(example.group(1), "docs/kernels.md", "exec"), {})
+    assert capsys.readouterr().out.startswith(f"{ENTRY:#x} () ")
+    assert Kernel.from_bytes((tmp_path / "hobby-pvh").read_bytes(), "hobby-pvh").entry == ENTRY
+    assert filecmp.cmp("vmlinux", guest_file("vmlinux-6.1"), shallow=False)
+    assert "again.cpio: 2 entries" in command(capsys, "initrd", "initrd.cpio.gz", "-o", "again.cpio")
