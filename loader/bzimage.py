@@ -21,7 +21,8 @@ _SIZE_WORD: Final = 4  # bytes
 class SetupHeader(NamedTuple):
     """What a bzImage says of itself: the boot protocol as in 0x20f for 2.15, the kernel's name for itself ("" if it has none).
 
-    `setup_size` is that of the real-mode part, in bytes; `payload_offset` counts from its end, 0 if there is no payload.
+    `setup_size` is that of the real-mode part, in bytes; `payload_offset` counts from its end, 0 if there is no payload. The
+    fields behind them have the documentation's names; None is what this protocol does not have yet.
     """
 
     protocol: int
@@ -29,11 +30,34 @@ class SetupHeader(NamedTuple):
     setup_size: int
     payload_offset: int
     payload_length: int
+    loadflags: int | None
+    code32_start: int | None
+    kernel_alignment: int | None
+    relocatable_kernel: int | None
+    cmdline_size: int | None
+    pref_address: int | None
+    init_size: int | None
+    handover_offset: int | None
+    xloadflags: int | None
 
     @property
     def protocol_name(self) -> str:
         """As the documentation writes it: "2.15"."""
         return f"{self.protocol >> 8}.{self.protocol & 0xFF:02}"
+
+
+# Field by field, and the protocol that it came with.
+_SINCE: Final = (
+    (boot_params.LOADFLAGS, boot_params.PROTOCOL_HEADER),
+    (boot_params.CODE32_START, boot_params.PROTOCOL_HEADER),
+    (boot_params.ALIGNMENT, boot_params.PROTOCOL_ALIGNMENT),
+    (boot_params.RELOCATABLE, boot_params.PROTOCOL_ALIGNMENT),
+    (boot_params.CMDLINE_SIZE, boot_params.PROTOCOL_CMDLINE_SIZE),
+    (boot_params.PREF_ADDRESS, boot_params.PROTOCOL_INIT_SIZE),
+    (boot_params.INIT_SIZE, boot_params.PROTOCOL_INIT_SIZE),
+    (boot_params.HANDOVER_OFFSET, boot_params.PROTOCOL_HANDOVER),
+    (boot_params.XLOADFLAGS, boot_params.PROTOCOL_XLOADFLAGS),
+)
 
 
 class PackedKernel(NamedTuple):
@@ -69,7 +93,8 @@ def read_setup_header(image: Image) -> SetupHeader:
         text = image.read(version_at, min(_KERNEL_VERSION_SHOWN, setup_size - version_at)).partition(b"\0")[0]
         kernel_version = "".join(chr(byte) if 0x20 <= byte < 0x7F else "?" for byte in text)
     payload = _field(image, boot_params.PAYLOAD) if protocol >= boot_params.PAYLOAD_PROTOCOL else (0, 0)
-    return SetupHeader(protocol, kernel_version, setup_size, *payload)
+    fields = (_field(image, field)[0] if protocol >= since else None for field, since in _SINCE)
+    return SetupHeader(protocol, kernel_version, setup_size, *payload, *fields)
 
 
 def find_payload(image: Image, header: SetupHeader) -> PackedKernel:

@@ -8,23 +8,31 @@ from typing import Any, Final, NamedTuple
 from pvhboot.shim.abi.pvh import NOTE_NAME, XEN_ELFNOTE_NAMES, XEN_ELFNOTE_PHYS32_ENTRY, XEN_ELFNOTE_PHYS32_RELOC
 from pvhboot.shim.errors import BootError
 
-from .bzimage import find_payload, is_bzimage, read_setup_header
+from .bzimage import SetupHeader, find_payload, is_bzimage, read_setup_header
 from .codecs import Progress
 from .elf import Header, NoteSpan, ProgramHeader, note_sections, note_segments, read_header, read_program_headers
 from .image import FileImage, OpenImage, read_head
-from .kernel import examine
-from .notes import Note, read_notes
+from .kernel import Facts, examine
+from .notes import Note, Relocation, read_notes
+from .picture import show_flags
+from .verdict import Judged, judge
+from .verdicts.base import Verdict
 from .wrapping import describe, unwrap
 
 # binutils include/elf/common.h, NT_GNU_*.
 _GNU_NAME: Final = b"GNU\0"
 _GNU_BUILD_ID: Final = 3
 _GNU_TYPES: Final = {1: "ABI_TAG", _GNU_BUILD_ID: "BUILD_ID", 5: "PROPERTY_TYPE_0"}
+# Linux include/linux/build-salt.h and elfnote-lto.h.
+_LINUX_NAME: Final = b"Linux\0"
+_LINUX_TYPES: Final = {0x100: "BUILD_SALT", 0x101: "LTO_INFO"}
+_TYPES: Final = {NOTE_NAME: XEN_ELFNOTE_NAMES, _GNU_NAME: _GNU_TYPES, _LINUX_NAME: _LINUX_TYPES}
 
 _SHOWN_TYPES: Final = ("PT_LOAD", "PT_NOTE", "PT_DYNAMIC", "PT_INTERP", "PT_TLS")
 _SHOWN_BYTES: Final = 16  # of a descriptor or a name
+_XEN_TEXTS: Final = range(5, 12)  # XEN_VERSION to BSD_SYMTAB, with a NUL at the end or without
+_TEXT_BYTES: Final = 80  # of a descriptor that is one
 _BUILD_ID_BYTES: Final = 64  # a SHA-512, the longest build-id in use
-_FLAGS: Final = ((4, "R"), (2, "W"), (1, "X"))
 
 
 class DecodedNote(NamedTuple):
@@ -42,25 +50,24 @@ class BzImageFacts(NamedTuple):
 
     protocol: str
     kernel_version: str | None
+    header: SetupHeader
     codec: str | None
     payload_offset: int | None
     packed_size: int | None
     unpacked_size: int | None
 
-    def to_rows(self) -> list[tuple[str, str]]:
-        """Lines for a person, each with its name."""
-        rows = [("bzImage", f"boot protocol {self.protocol}, {self.kernel_version or 'without a version string'}")]
-        if self.codec is not None:
-            unpacked = "not unpacked" if self.unpacked_size is None else f"{self.unpacked_size} unpacked"
-            rows.append(("payload", f"{self.codec}, {self.packed_size} bytes at {self.payload_offset:#x}, {unpacked}"))
-        return rows
+    def to_json(self) -> dict[str, Any]:
+        """All of it on one level, the setup header's fields by their names."""
+        own = self._asdict()
+        return {**own.pop("header")._asdict(), **own}
 
 
 class Inspection(NamedTuple):
     """What was found. What could not be read is None or empty, and `problems` says why.
 
     `kind` is as in Kernel, or says what else the file is; `reason` says why it is bootable or not; `entry` is the physical
-    address of the PVH entry of a bootable kernel; `bzimage` is None for any other file.
+    address of the PVH entry of a bootable kernel; `bzimage` is None for any other file; `relocation` is None unless it is
+    bootable and can be moved.
     """
 
     path: str
@@ -77,36 +84,25 @@ class Inspection(NamedTuple):
     reason: str
     entry: int | None
     bzimage: BzImageFacts | None
+    relocation: Relocation | None
+    verdicts: tuple[Verdict, ...]
 
     def to_text(self) -> str:
-        """Aligned lines for a person, without a newline at the end."""
-        rows = [("file", self.path), ("size", f"{self.size} bytes"), ("kind", self.kind)]
-        if self.bzimage is not None:
-            rows += self.bzimage.to_rows()
-        if self.elf_class is not None:
-            rows.append(("ELF", f"{self.elf_class}, {self.type}, {self.machine}, e_entry {self.elf_entry:#x}"))
-        rows.append(("bootable", f"{'yes' if self.bootable else 'no'}: {self.reason}"))
-        rows += [("problem", problem) for problem in self.problems]
-        out = [f"{name + ':':<10}{value}" for name, value in rows]
-        if self.headers:
-            table: list[tuple[str, ...]] = [("segment", "paddr", "memory", "offset", "in file", "flags", "align")]
-            for header in self.headers:
-                numbers = (header.paddr, header.memsz, header.offset, header.filesz)
-                table.append((header.name, *(f"{number:#x}" for number in numbers), _flags(header.flags), f"{header.align:#x}"))
-            out += ["", *_aligned(table, range(1, 5))]
-        if self.notes:
-            rows_of_notes = [(note.owner, note.type, note.text, ", ".join(note.places)) for note in self.notes]
-            out += ["", *_aligned([("note", "type", "descriptor", "where"), *rows_of_notes], range(0))]
-        return "\n".join(out)
+        """Lines for a person, of at most 100 columns where no name is longer, without a newline at the end."""
+        from .inspection_text import as_text
+
+        return as_text(self)
 
     def to_json(self) -> dict[str, Any]:
         """The same for a program: numbers as integers, nothing that JSON lacks."""
         return {
             **self._asdict(),
-            "bzimage": self.bzimage and self.bzimage._asdict(),
-            "headers": [{**header._asdict(), "flags": _flags(header.flags)} for header in self.headers],
+            "bzimage": self.bzimage and self.bzimage.to_json(),
+            "headers": [{**header._asdict(), "flags": show_flags(header.flags)} for header in self.headers],
             "notes": [{**note._asdict(), "places": list(note.places)} for note in self.notes],
             "problems": list(self.problems),
+            "relocation": self.relocation and self.relocation._asdict(),
+            "verdicts": [{**verdict._asdict(), "remarks": list(verdict.remarks)} for verdict in self.verdicts],
         }
 
 
@@ -128,18 +124,26 @@ def _inspect(path: str, file: FileImage, progress: Progress | None) -> Inspectio
         head = read_head(file)
     except BootError as error:
         raise BootError(f"{path}: {error}") from None
-    nothing = Inspection(path, file.size, "", None, None, None, None, (), (), (), False, "", None, _bzimage_facts(file, head))
+    bzimage = _bzimage_facts(file, head)
+    nothing = Inspection(path, file.size, "", None, None, None, None, (), (), (), False, "", None, bzimage, None, ())
     try:
         image, wrapping = unwrap(file, progress)
     except BootError as error:
         kind = describe(head).partition(":")[0] if file.size else "an empty file"
-        return nothing._replace(kind=kind or "unknown", reason=str(error))
-    if nothing.bzimage is not None:
-        nothing = nothing._replace(bzimage=nothing.bzimage._replace(unpacked_size=image.size))
+        verdicts = judge(Judged(file, "bzImage of " if bzimage else "", None, None, str(error)))
+        return nothing._replace(kind=kind or "unknown", reason=str(error), verdicts=verdicts)
+    if bzimage is not None:
+        nothing = nothing._replace(bzimage=bzimage._replace(unpacked_size=image.size))
+    found, facts = _look_into(nothing, image, wrapping)
+    return found._replace(verdicts=judge(Judged(file, wrapping, image, facts, found.reason)))
+
+
+def _look_into(nothing: Inspection, image: OpenImage, wrapping: str) -> tuple[Inspection, Facts | None]:
+    """What the ELF image is; all but the verdicts."""
     try:
         header = read_header(image)
     except BootError as error:
-        return nothing._replace(kind=f"{wrapping}ELF", reason=str(error))
+        return nothing._replace(kind=f"{wrapping}ELF", reason=str(error)), None
     found = nothing._replace(
         kind=f"{wrapping}ELF{header.bits}",
         elf_class=f"ELF{header.bits}",
@@ -152,9 +156,11 @@ def _inspect(path: str, file: FileImage, progress: Progress | None) -> Inspectio
         facts = examine(image)
     except BootError as error:
         reason = str(error)
-        return found._replace(reason=reason, problems=tuple(text for text in found.problems if text != reason))
+        problems = tuple(text for text in found.problems if text != reason)
+        return found._replace(reason=reason, problems=problems), None
     source = next(note.source for note in facts.notes if note.type == XEN_ELFNOTE_PHYS32_ENTRY and note.name == NOTE_NAME)
-    return found._replace(bootable=True, entry=facts.entry, reason=f"PHYS32_ENTRY {facts.entry:#x} in {source}")
+    reason = f"PHYS32_ENTRY {facts.entry:#x} in {source}"
+    return found._replace(bootable=True, entry=facts.entry, reason=reason, relocation=facts.relocation), facts
 
 
 def _bzimage_facts(file: FileImage, head: bytes) -> BzImageFacts | None:
@@ -165,7 +171,7 @@ def _bzimage_facts(file: FileImage, head: bytes) -> BzImageFacts | None:
         header = read_setup_header(file)
     except BootError:
         return None
-    facts = BzImageFacts(header.protocol_name, header.kernel_version or None, None, None, None, None)
+    facts = BzImageFacts(header.protocol_name, header.kernel_version or None, header, None, None, None, None)
     try:
         packed = find_payload(file, header)
     except BootError:
@@ -202,40 +208,25 @@ def _with_contents(found: Inspection, image: OpenImage, header: Header) -> Inspe
 
 def _decode(note: Note, places: tuple[str, ...]) -> DecodedNote:
     owner = _printable(note.name.rstrip(b"\0")[:_SHOWN_BYTES])
-    names = {NOTE_NAME: XEN_ELFNOTE_NAMES, _GNU_NAME: _GNU_TYPES}.get(note.name, {})
-    kind = names.get(note.type, f"{note.type:#x}")
+    kind = _TYPES.get(note.name, {}).get(note.type, f"{note.type:#x}")
     descriptor, value = note.descriptor, None
+    size = len(descriptor)
     shown = _BUILD_ID_BYTES if (note.name, note.type) == (_GNU_NAME, _GNU_BUILD_ID) else _SHOWN_BYTES
-    if (note.name, note.type) == (NOTE_NAME, XEN_ELFNOTE_PHYS32_ENTRY) and len(descriptor) in (4, 8):
-        value = int.from_bytes(descriptor, "little")
-        text = f"{value:#x} ({len(descriptor)} bytes)"
-    elif (note.name, note.type) == (NOTE_NAME, XEN_ELFNOTE_PHYS32_RELOC) and len(descriptor) in (4, 8, 12):
-        fields = zip(("align", "min", "max"), struct.unpack(f"<{len(descriptor) // 4}I", descriptor), strict=False)
-        text = ", ".join(f"{name} {number:#x}" for name, number in fields)
-    elif len(descriptor) > shown:
-        text = f"{descriptor[:shown].hex()}… ({len(descriptor)} bytes)"
+    text = descriptor.rstrip(b"\0")
+    is_text = note.name == NOTE_NAME and note.type in _XEN_TEXTS
+    if (note.name, note.type) == (NOTE_NAME, XEN_ELFNOTE_PHYS32_RELOC) and size in (4, 8, 12):
+        fields = zip(("align", "min", "max"), struct.unpack(f"<{size // 4}I", descriptor), strict=False)
+        shown_as = ", ".join(f"{name} {number:#x}" for name, number in fields)
+    elif (is_text or size == len(text) + 1) and 0 < len(text) <= _TEXT_BYTES and text == _printable(text).encode():
+        shown_as = f'"{text.decode("ascii")}"'
+    elif note.name == NOTE_NAME and size in (4, 8):
+        number = int.from_bytes(descriptor, "little")
+        shown_as = f"{number:#x} ({size} bytes)"
+        value = number if note.type == XEN_ELFNOTE_PHYS32_ENTRY else None
     else:
-        text = descriptor.hex()
-        word = descriptor.rstrip(b"\0")
-        if word and all(0x20 <= byte < 0x7F for byte in word) and len(word) + 1 == len(descriptor):
-            text += f' "{_printable(word)}"'
-    return DecodedNote(owner, kind, value, text, places)
+        shown_as = descriptor[:shown].hex() + (f"… ({size} bytes)" if size > shown else "")
+    return DecodedNote(owner, kind, value, shown_as, places)
 
 
 def _printable(data: bytes) -> str:
     return "".join(chr(byte) if 0x20 <= byte < 0x7F else "?" for byte in data)
-
-
-def _flags(flags: int) -> str:
-    return "".join(letter if flags & bit else "-" for bit, letter in _FLAGS)
-
-
-def _aligned(table: list[tuple[str, ...]], numbers: range) -> list[str]:
-    """Rows with columns as wide as their widest cell, the columns of `numbers` to the right."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for row in table:
-        cells = zip(row, widths, strict=True)
-        shown = [cell.rjust(width) if at in numbers else cell.ljust(width) for at, (cell, width) in enumerate(cells)]
-        lines.append("  ".join(shown).rstrip())
-    return lines

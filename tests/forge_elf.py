@@ -231,3 +231,36 @@ HOSTILE: list[tuple[str, Callable[[], bytes], str]] = [
         r"no ELF notes.*truncated section headers",
     ),
 ]
+
+
+LINUX_LOADER_ENTRY = 0x1E1FE1F  # what the test images of linux-loader have
+_SENTENCE = b"Hello, World!\n"  # that image's note segment holds: no note at all
+
+# rust-vmm linux-loader's own tests of its ELF loader (src/loader/elf/mod.rs, mod tests), with images of the same kinds: name,
+# maker, what Elf::load gives without an offset: PvhEntryPresent with the address, another PvhBootCapability, or an error.
+LINUX_LOADER: list[tuple[str, Callable[[], bytes], str]] = [
+    ("valid-note", lambda: forge(notes=entry_note(LINUX_LOADER_ENTRY)), "PvhEntryPresent"),
+    ("packed-to-4-with-p_align-8", lambda: forge(notes=entry_note(LINUX_LOADER_ENTRY), note_align=8), "PvhEntryPresent"),
+    (
+        "behind-others-with-p_align-8",
+        lambda: forge(notes=XEN_NOTES + entry_note(LINUX_LOADER_ENTRY), note_align=8),
+        "PvhEntryPresent",
+    ),
+    ("foreign-name", lambda: forge(notes=entry_note(LINUX_LOADER_ENTRY, name=b"Zen\0")), "PvhEntryNotPresent"),
+    ("descriptor-of-2", lambda: forge(notes=entry_note(0x1E1F, 2)), "InvalidPvhNote"),
+    ("no-note-in-segment-aligned-to-2-mib", lambda: forge(notes=_SENTENCE, note_align=0x200000), "PvhEntryNotPresent"),
+    ("unaligned-offset", lambda: _shifted(forge(notes=b"\xff" + entry_note(LINUX_LOADER_ENTRY))), "PvhEntryPresent"),
+    ("sections-only", lambda: with_note_section(forge(notes=b""), entry_note(LINUX_LOADER_ENTRY)), "PvhEntryIgnored"),
+    ("big-endian", lambda: patch_bytes(forge(), 5, b"\2"), "BigEndianElfOnLittle"),
+    ("bad-magic", lambda: patch_bytes(forge(), 1, b"\x33"), "InvalidElfMagicNumber"),
+    ("program-headers-at-0x10", lambda: patch_bytes(forge(), 0x20, b"\x10"), "InvalidProgramHeaderOffset"),
+    ("elf32", lambda: forge(32), "InvalidProgramHeaderSize"),
+]
+
+
+def _shifted(data: bytes) -> bytes:
+    """The file with its PT_NOTE one byte further on, and as much shorter."""
+    header_size, size, _ = _SIZES[64]
+    at = header_size + size
+    offset, filesz = (struct.unpack_from("<Q", data, at + _PHDR[64][name][0])[0] for name in ("offset", "filesz"))
+    return patch_program_header(data, 1, offset=offset + 1, filesz=filesz - 1)

@@ -11,6 +11,7 @@ import pytest
 from host import kvm_problem, qemu_problem
 from initramfs import initramfs
 from pvhboot.emu.cli import main
+from pvhboot.shim.guest_library import LIBRARY
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -47,6 +48,20 @@ def test_what_is_shown_of_qboot_is_true(capsys):
     head, tail = output.split("…\n")
     assert not head
     assert capsys.readouterr().out.endswith(tail)
+
+
+def test_what_is_shown_of_a_kernel_is_true(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["guests", "-o", "guests"]) == 0
+    capsys.readouterr()
+    command, output = shown_output(2)
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    at = 0
+    for part in output.split("…\n"):
+        at = said.index(part, at) + len(part)
+    refused = sum(bool(guest.reason) for guest in LIBRARY)
+    assert f"{len(LIBRARY) - refused} that must boot and {refused} that must be refused" in README
 
 
 def test_the_counts_in_qemu_are_true_and_do_not_grow(guest_file, tmp_path):

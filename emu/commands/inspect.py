@@ -1,4 +1,4 @@
-"""`pvhboot inspect`: what a file is, and whether it can be PVH-booted."""
+"""`pvhboot inspect`: what a file is, whether it can be PVH-booted, and what every loader makes of it."""
 
 import argparse
 import json

@@ -24,19 +24,47 @@ HEADER_MIN: Final = 0x23C  # where it ends in PROTOCOL_MIN
 HEADER_MAX: Final = 0x290  # boot_params has room up to here
 TYPE_OF_LOADER: Final = (0x210, "<B")
 LOADFLAGS: Final = (0x211, "<B")
+CODE32_START: Final = (0x214, "<I")
 RAMDISK_IMAGE: Final = (0x218, "<I")
 RAMDISK_SIZE: Final = (0x21C, "<I")
 CMD_LINE_PTR: Final = (0x228, "<I")
 ALIGNMENT: Final = (0x230, "<I")  # kernel_alignment, since protocol 2.05
 RELOCATABLE: Final = (0x234, "<B")
+XLOADFLAGS: Final = (0x236, "<H")  # since protocol 2.12
+CMDLINE_SIZE: Final = (0x238, "<I")  # bytes without the NUL, since protocol 2.06
 SETUP_DATA: Final = (0x250, "<Q")  # since protocol 2.09
 PREF_ADDRESS: Final = (0x258, "<Q")  # since protocol 2.10
 INIT_SIZE: Final = (0x260, "<I")  # bytes, since protocol 2.10
+HANDOVER_OFFSET: Final = (0x264, "<I")  # since protocol 2.11
 
 LOADED_HIGH: Final = 1 << 0  # of LOADFLAGS: the protected-mode part is linked to 1 MiB
+LOADFLAG_NAMES: Final = {
+    LOADED_HIGH: "LOADED_HIGH",
+    1 << 1: "KASLR",
+    1 << 5: "QUIET",
+    1 << 6: "KEEP_SEGMENTS",
+    1 << 7: "CAN_USE_HEAP",
+}
+XLF_KERNEL_64: Final = 1 << 0  # of XLOADFLAGS: there is a 64-bit entry, so many bytes into the protected-mode part
+ENTRY_64_OFFSET: Final = 0x200
+XLOADFLAG_NAMES: Final = {
+    XLF_KERNEL_64: "KERNEL_64",
+    1 << 1: "CAN_BE_LOADED_ABOVE_4G",
+    1 << 2: "EFI_HANDOVER_32",
+    1 << 3: "EFI_HANDOVER_64",
+    1 << 4: "EFI_KEXEC",
+    1 << 5: "5LEVEL",
+    1 << 6: "5LEVEL_ENABLED",
+    1 << 7: "MEM_ENCRYPTION",
+}
 LOADER_UNDEFINED: Final = 0xFF  # a loader without a number
 PROTOCOL_MIN: Final = 0x206  # of Linux 2.6.22
+PROTOCOL_HEADER: Final = 0x200
+PROTOCOL_ALIGNMENT: Final = 0x205
+PROTOCOL_CMDLINE_SIZE: Final = 0x206
 PROTOCOL_INIT_SIZE: Final = 0x20A
+PROTOCOL_HANDOVER: Final = 0x20B
+PROTOCOL_XLOADFLAGS: Final = 0x20C
 
 # boot_params, beside the header.
 BOOT_PARAMS_BYTES: Final = 4096

@@ -9,6 +9,9 @@ from typing import Final
 
 MULTIBOOT_HEADER_MAGIC: Final = 0x1BADB002
 SEARCH_BYTES: Final = 8192  # of the file
+MULTIBOOT_HAS_ADDR: Final = 1 << 16  # of the flags: what to load and where to enter is in the header, not in an ELF header
+# With it, behind the magic fields: header_addr, load_addr, load_end_addr, bss_end_addr, entry_addr ("The address fields").
+ADDRESS_FIELDS: Final = (12, "<IIIII")
 _HEADER_BYTES: Final = 48
 _ALIGN: Final = 4
 _MAGIC_FIELDS: Final = struct.Struct("<III")  # magic, flags, checksum: they add up to 0

@@ -1,0 +1,138 @@
+"""An inspection told to a person: what the file is, its segments and their place in memory, its notes, and the verdicts."""
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from pvhboot.shim.abi import boot_params
+
+from .bzimage import SetupHeader
+from .inspection import BzImageFacts, Inspection
+from .picture import draw, show_flags
+from .verdicts.base import ACCEPTS, REFUSES, Verdict
+
+_WIDTH: Final = 100  # columns
+_LABEL: Final = 10  # columns of a label, with its colon
+_GUESTS: Final = ("linux", "freebsd")
+_FATES: Final = {ACCEPTS: "fits", REFUSES: "does not fit"}
+
+
+def as_text(found: Inspection) -> str:
+    """Lines, without a newline at the end."""
+    rows = [("file", found.path), ("size", f"{found.size} bytes"), ("kind", found.kind)]
+    if found.bzimage is not None:
+        rows += _bzimage(found.bzimage)
+    if found.elf_class is not None:
+        rows.append(("ELF", f"{found.elf_class}, {found.type}, {found.machine}, e_entry {found.elf_entry:#x}"))
+    rows.append(("bootable", f"{'yes' if found.bootable else 'no'}: {found.reason}"))
+    if found.bootable:
+        rows.append(("moves", _moves(found)))
+    rows += [("problem", problem) for problem in found.problems]
+    out = [line for name, value in rows for line in _row(name, value)]
+    if found.headers:
+        table: list[tuple[str, ...]] = [("segment", "paddr", "memory", "offset", "in file", "flags", "align")]
+        for header in found.headers:
+            numbers = (header.paddr, header.memsz, header.offset, header.filesz)
+            table.append((header.name, *(f"{number:#x}" for number in numbers), show_flags(header.flags), f"{header.align:#x}"))
+        out += ["", *_aligned(table, range(1, 5))]
+        if picture := draw([header for header in found.headers if header.type == "PT_LOAD"], _entries(found)):
+            out += ["", "physical memory", *(f"  {line}" for line in picture)]
+    if found.notes:
+        rows_of_notes = [(note.owner, note.type, note.text, ", ".join(note.places)) for note in found.notes]
+        out += ["", *_aligned([("note", "type", "descriptor", "where"), *rows_of_notes], range(0))]
+    return "\n".join([*out, "", *_verdicts(found.verdicts)])
+
+
+def _row(name: str, value: str) -> Iterator[str]:
+    """A label and its value, which goes on in further lines; a path is left whole."""
+    label = f"{name + ':' if name else '':<{_LABEL}}"
+    if name == "file":
+        yield label + value
+    else:
+        yield from textwrap.wrap(
+            label + value, _WIDTH, subsequent_indent=" " * _LABEL, break_long_words=False, break_on_hyphens=False
+        )
+
+
+def _entries(found: Inspection) -> Mapping[str, int]:
+    """Each PVH entry that a note has, and that of the ELF header."""
+    values = dict.fromkeys(note.value for note in found.notes if note.value is not None)
+    entries = {"PVH entry" if len(values) == 1 else f"PVH entry {at}": value for at, value in enumerate(values)}
+    if found.elf_entry is not None and found.elf_entry not in entries.values():
+        entries["e_entry"] = found.elf_entry
+    return entries
+
+
+def _moves(found: Inspection) -> str:
+    if found.relocation is None:
+        return "never: without a PHYS32_RELOC note it runs where it is linked"
+    align, low, high = found.relocation
+    return f"to any multiple of {align:#x}, all of it from {low:#x} to {high:#x} (PHYS32_RELOC)"
+
+
+def _bzimage(facts: BzImageFacts) -> list[tuple[str, str]]:
+    rows = [("bzImage", f"boot protocol {facts.protocol}, {facts.kernel_version or 'without a version string'}")]
+    rows += [("", line) for line in _setup(facts.header)]
+    if facts.codec is not None:
+        unpacked = "not unpacked" if facts.unpacked_size is None else f"{facts.unpacked_size} unpacked"
+        rows.append(("payload", f"{facts.codec}, {facts.packed_size} bytes at {facts.payload_offset:#x}, {unpacked}"))
+    return rows
+
+
+def _setup(header: SetupHeader) -> list[str]:
+    """The fields that this protocol has."""
+    flags = [f"setup {header.setup_size // boot_params.SECTOR_BYTES - 1} sectors and the boot sector"]
+    if header.loadflags is not None:
+        flags.append(f"loadflags {header.loadflags:#x}{_names(header.loadflags, boot_params.LOADFLAG_NAMES)}")
+    if header.xloadflags is not None:
+        flags.append(f"xloadflags {header.xloadflags:#x}{_names(header.xloadflags, boot_params.XLOADFLAG_NAMES)}")
+    place = []
+    if header.code32_start is not None:
+        place.append(f"loaded at {header.code32_start:#x}")
+    if header.relocatable_kernel is not None:
+        place.append(f"{'' if header.relocatable_kernel else 'not '}relocatable, alignment {header.kernel_alignment:#x}")
+    if header.pref_address is not None:
+        place.append(f"unpacks itself to {header.pref_address:#x} by preference, needs {header.init_size:#x} bytes there")
+    rest = []
+    if header.cmdline_size is not None:
+        rest.append(f"command line of at most {header.cmdline_size} bytes")
+    if header.handover_offset is not None:
+        rest.append(f"EFI handover offset {header.handover_offset:#x}" if header.handover_offset else "no EFI handover")
+    return ["; ".join(group) for group in (flags, place, rest) if group]
+
+
+def _names(value: int, names: Mapping[int, str]) -> str:
+    known = [name for bit, name in names.items() if value & bit]
+    return f" ({', '.join(known)})" if known else ""
+
+
+def _verdicts(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """A table of who says what; then why, those with the same reason together, and by which rule."""
+    table: list[tuple[str, ...]] = [("verdict of", "", "by", "entry")]
+    reasons: dict[tuple[str, ...], list[str]] = {}
+    for verdict in verdicts:
+        is_guest = verdict.by in _GUESTS
+        outcome = _FATES.get(verdict.outcome, verdict.outcome) if is_guest else verdict.outcome
+        entry = "" if verdict.entry is None or is_guest else f"{verdict.entry:#x}"
+        table.append((verdict.name, outcome, "" if is_guest else verdict.road or "", entry))
+        why = (verdict.reason, *(f"but: {remark}" for remark in verdict.remarks), f"rule: {verdict.rule} [{verdict.source}]")
+        reasons.setdefault(why, []).append(verdict.name)
+    yield from _aligned(table, range(0))
+    yield ""
+    for why, names in reasons.items():
+        yield from textwrap.wrap(", ".join(names), _WIDTH)
+        for text in why:
+            yield from textwrap.wrap(
+                text, _WIDTH, initial_indent="  ", subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False
+            )
+
+
+def _aligned(table: list[tuple[str, ...]], numbers: range) -> list[str]:
+    """Rows with columns as wide as their widest cell, the columns of `numbers` to the right."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for row in table:
+        cells = zip(row, widths, strict=True)
+        shown = [cell.rjust(width) if at in numbers else cell.ljust(width) for at, (cell, width) in enumerate(cells)]
+        lines.append("  ".join(shown).rstrip())
+    return lines
