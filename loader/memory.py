@@ -151,7 +151,8 @@ class GuestMemory:
         """Puts `size` bytes of the source, from `offset` on, to a physical address in RAM.
 
         Whole pages of a file that lie in it as they are to lie in memory are mapped, copy on write, and cost nothing until they
-        are touched; whoever truncates the file then takes them away, and this process ends by SIGBUS. The rest is read.
+        are touched. Whoever changes the file in place then changes what has not been stored to yet; whoever truncates it takes
+        it away, and this process ends by SIGBUS. The rest is read.
         BootError for what cannot be read, NoMemoryError where there is no RAM.
         """
         view = self.view(paddr, size)

@@ -10,6 +10,7 @@ from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import MAX_MODULES, Span
 
 from .payload import Payload
+from .ranges import align_up
 from .sizes import show_size
 
 LINUX: Final = "linux"
@@ -99,7 +100,7 @@ def place_modules_behind(
     Parameters and errors as of place_modules; BootError too for a module without a command line: FreeBSD compares it as a
     string, and a missing one is the null pointer.
     """
-    at = _page_up(kernel_end)
+    at = align_up(kernel_end, PAGE_SIZE)
     room = next((span.end for span in free if span.start <= at < span.end), at)
     room = min(room, BOOT_STRUCTURES_END)
     planned: list[PlannedModule] = []
@@ -111,7 +112,7 @@ def place_modules_behind(
             )
         payload = Payload(module.path)
         planned.append(PlannedModule(payload, at, _cmdline(module)))
-        at = _page_up(at + payload.size)
+        at = align_up(at + payload.size, PAGE_SIZE)
         if at + PAGE_SIZE > room:
             raise _no_room(payload, f"directly behind the kernel, with a free page after it and below {room:#x},", ram, memory)
     if at + PAGE_SIZE > room:
@@ -124,10 +125,6 @@ def _no_room(payload: Payload, where: str, ram: Span, memory: int) -> BootError:
         f"{payload.path}: no room for its {payload.size} bytes {where} in {show_size(memory)} of memory"
         + (": give more with --memory" if memory == ram.end else f", of which {show_size(ram.end)} lie below 4 GiB")
     )
-
-
-def _page_up(paddr: int) -> int:
-    return -(-paddr // PAGE_SIZE) * PAGE_SIZE
 
 
 def _cmdline(module: Module) -> bytes | None:

@@ -1,20 +1,18 @@
 """BootPlan: where everything goes, proven to fit and not to overlap before a byte is written; then placed."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 from pvhboot.shim.abi import pvh
 from pvhboot.shim.abi.e820 import E820Entry
 from pvhboot.shim.abi.firmware import FW_CFG, PARAMS, ROM_MARK
 from pvhboot.shim.abi.pam import OPTION_ROMS_END, SHADOW_END, SHADOW_START
-from pvhboot.shim.abi.x86 import ADDRESS_4G, PAGE_SIZE
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import (
     BARE,
     CMDLINE_MAX,
+    FW_CFG_MAX_E820,
     PARAMS_PADDR,
-    ROM_MAX,
     MachineSpec,
     Span,
     firmware_end,
@@ -26,9 +24,17 @@ from pvhboot.shim.machines import (
     visible_ram,
 )
 
-from .elf import ELF_MAGIC
 from .image import MappableSource
 from .kernel import Kernel, KernelSegment
+from .limits import (
+    check_firmware,
+    check_memory,
+    least_memory,
+    require_disjoint,
+    require_one_range,
+    require_ram,
+    require_reservable,
+)
 from .memory import GuestMemory, ReadableMemory
 from .modules import (
     FREEBSD,
@@ -44,7 +50,6 @@ from .modules import (
 from .params_block import params_block, takes_params
 from .ranges import without
 from .relocation import place_kernel
-from .sizes import as_memory, show_size
 
 _COPY_CHUNK = 1 << 20  # bytes
 
@@ -152,7 +157,7 @@ class BootPlan(NamedTuple):
         return [_Piece(module.span.name, module.paddr, module.payload.size, module.payload, 0) for module in self.modules]
 
     def first_difference(self, memory: ReadableMemory) -> str | None:
-        """Compares kernel and modules in `memory` with their files; says where they differ first."""
+        """Compares kernel and modules in `memory` with their files as they are now; says where they differ first."""
         chunk = memoryview(bytearray(_COPY_CHUNK))
         for name, paddr, size, source, offset in self._kernel_pieces() + self._module_pieces():
             for at in range(0, size, _COPY_CHUNK):
@@ -225,8 +230,8 @@ def make_plan(
     is what the host reserves beside its RAM (fw_cfg's etc/e820), `dma` whether its fw_cfg has a DMA interface. Raises BootError
     for the first thing that cannot be, with nothing written anywhere.
     """
-    _check_memory(spec, memory)
-    _check_firmware(firmware)
+    check_memory(spec, memory)
+    check_firmware(firmware)
     rom = rom_span(len(firmware))
     ram = visible_ram(spec, memory, rom.size)
     has_block = takes_params(firmware)
@@ -240,25 +245,32 @@ def make_plan(
         low_spans = [span for span in low.spans() if span is not low.modlist or modules]
         # What it puts into the hole, where it has opened it, the hole keeps free.
         spans += [span for span in low_spans if hole is None or not hole.start <= span.start < hole.end]
-    for span in reserved:
-        _require_reservable(span, ram, memory)
-    spans += reserved
     told_whole = known and source == FW_CFG
+    for span in reserved:
+        require_reservable(span, ram, memory, from_host=told_whole)
+    spans += reserved
+    require_disjoint(spans)
     lowest = firmware_end(spec) if told_whole else 0
     segments = place_kernel(kernel, without(ram, [*spans, Span("", 0, lowest)]), memory, base, one_range=told_whole)
     moved_by = segments[0].paddr - kernel.segments[0].paddr
-    least = _least_memory(spec, segments)
+    least = least_memory(spec, segments)
     for number, segment in enumerate(segments):
         spans.append(Span(f"kernel segment {number}", segment.paddr, segment.end))
-        _require_ram(spans[-1], ram, kernel.path, memory, least)
-    _require_disjoint(spans, kernel.path)
+        require_ram(spans[-1], ram, kernel.path, memory, least)
+    require_disjoint(spans, f"{kernel.path}: ")
     if told_whole:
-        _require_one_range(kernel.path, segments, lowest, ram)
+        require_one_range(kernel.path, segments, lowest, without(ram, reserved))
     check_modules(modules, source, guest)
     planned = _place_modules(spec, source, guest, modules, segments, spans, ram_spans(spec, memory)[0], memory)
     spans += [module.span for module in planned]
-    _require_disjoint(spans, kernel.path, ": give more with --memory")
-    memmap = _memmap(without(ram, reserved), [*reserved_spans(spec, rom.size), *reserved], host_reserved) if known else None
+    require_disjoint(spans, f"{kernel.path}: ", ": give more with --memory")
+    if told_whole:
+        told = len(without(ram_spans(spec, memory), reserved)) + len(reserved) + len(host_reserved)
+        if told > FW_CFG_MAX_E820:
+            raise BootError(f"{told} entries in fw_cfg's etc/e820: the firmware takes {FW_CFG_MAX_E820}, so reserve less")
+    memmap = None
+    if known:
+        memmap = _memmap(without(ram, reserved), [*reserved_spans(spec, rom.size), *reserved], host_reserved)
     line = None if cmdline is None else encode_cmdline(cmdline, "the kernel's command line")
     if line is None and (source == FW_CFG or any(module.cmdline is not None for module in planned)):
         line = b""  # fw_cfg always has one, and the block's strings begin with the kernel's
@@ -307,16 +319,6 @@ def _place_modules(
     return place_modules(modules, free, low_ram, memory)
 
 
-def _check_firmware(firmware: bytes) -> None:
-    if firmware[:4] == ELF_MAGIC:
-        raise BootError("the firmware is an ELF file: give the ROM image itself")
-    if not firmware or len(firmware) % PAGE_SIZE or len(firmware) > ROM_MAX:
-        raise BootError(
-            f"a firmware of {len(firmware)} bytes is not possible: "
-            f"it takes a multiple of {PAGE_SIZE}, at most {show_size(ROM_MAX)}"
-        )
-
-
 def _memmap(ram: Sequence[Span], reserved: Sequence[Span], host_reserved: Sequence[E820Entry]) -> tuple[E820Entry, ...]:
     """What pvhboot's firmware tells the guest, sorted by address; BootError if it has more entries than a guest takes."""
     entries = [E820Entry(span.start, span.size, pvh.MEMMAP_TYPE_RAM) for span in ram]
@@ -325,67 +327,3 @@ def _memmap(ram: Sequence[Span], reserved: Sequence[Span], host_reserved: Sequen
     if len(entries) > pvh.MEMMAP_MAX_ENTRIES:
         raise BootError(f"{len(entries)} entries in the memory map: Linux takes {pvh.MEMMAP_MAX_ENTRIES}, so reserve less")
     return tuple(sorted(entries))
-
-
-def _check_memory(spec: MachineSpec, memory: int) -> None:
-    if memory % PAGE_SIZE:
-        raise BootError(f"{memory} bytes of memory: give a multiple of 4 KiB")
-    if not spec.ram_min <= memory <= spec.ram_max:
-        low, high = show_size(spec.ram_min), show_size(spec.ram_max)
-        raise BootError(f"{show_size(memory)} of memory: the machine {spec.name} takes {low} to {high}")
-
-
-def _require_reservable(span: Span, ram: Sequence[Span], memory: int) -> None:
-    if span.start % PAGE_SIZE or span.size % PAGE_SIZE or not span.size:
-        raise BootError(f"cannot reserve {span.start:#x}-{span.end:#x}: memory is reserved in whole pages of 4 KiB")
-    if not _inside(span, ram):
-        raise BootError(
-            f"cannot reserve {span.start:#x}-{span.end:#x}: RAM is {_shown(ram)} with {show_size(memory)} of memory"
-        )
-
-
-def _require_ram(span: Span, ram: Sequence[Span], path: str, memory: int, least: int | None) -> None:
-    if not _inside(span, ram):
-        more = "" if least is None else f"; give at least --memory {as_memory(least)}"
-        raise BootError(
-            f"{path}: {span.name} at {span.start:#x}-{span.end:#x} does not fit into {show_size(memory)} of memory: "
-            f"RAM is {_shown(ram)}{more}"
-        )
-
-
-def _least_memory(spec: MachineSpec, segments: Sequence[KernelSegment]) -> int | None:
-    """The least RAM, in bytes, that reaches to the end of the segments; None if with that they are not all in it."""
-    size = -(-segments[-1].end // PAGE_SIZE) * PAGE_SIZE
-    if size > ADDRESS_4G:
-        size -= ADDRESS_4G - spec.low_ram_max
-    size = max(size, spec.ram_min)
-    if size > spec.ram_max:
-        return None
-    ram = ram_spans(spec, size)
-    return size if all(_inside(Span("", segment.paddr, segment.end), ram) for segment in segments) else None
-
-
-def _require_one_range(path: str, segments: Sequence[KernelSegment], lowest: int, ram: Sequence[Span]) -> None:
-    """The firmware is told one range for the whole kernel (fw_cfg's kernel address and size), and wants it in RAM."""
-    whole = Span("kernel", segments[0].paddr, segments[-1].end)
-    if whole.start < lowest or whole.end > ADDRESS_4G or not _inside(whole, ram):
-        raise BootError(
-            f"{path}: the kernel at {whole.start:#x}-{whole.end:#x} must lie in one range of RAM, from {lowest:#x} on and "
-            f"below 4 GiB; RAM is {_shown(ram)}"
-        )
-
-
-def _inside(span: Span, ram: Sequence[Span]) -> bool:
-    return any(part.start <= span.start and span.end <= part.end for part in ram)
-
-
-def _shown(ram: Sequence[Span]) -> str:
-    return ", ".join(f"{part.start:#x}-{part.end:#x}" for part in ram)
-
-
-def _require_disjoint(spans: Sequence[Span], path: str, hint: str = "") -> None:
-    ordered = sorted((span for span in spans if span.size), key=lambda span: span.bounds)
-    for before, after in pairwise(ordered):
-        if after.start < before.end:
-            what = f"{after.name} at {after.start:#x}-{after.end:#x}"
-            raise BootError(f"{path}: {what} overlaps {before.name} at {before.start:#x}-{before.end:#x}{hint}")

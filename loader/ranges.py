@@ -5,6 +5,11 @@ from collections.abc import Iterable, Iterator
 from pvhboot.shim.machines import Span
 
 
+def align_up(paddr: int, align: int) -> int:
+    """The lowest multiple of `align` that is not below."""
+    return -(-paddr // align) * align
+
+
 def without(spans: Iterable[Span], holes: Iterable[Span]) -> list[Span]:
     """What the holes leave of the spans, which are disjoint; sorted, the pieces named as what they are of. Linear, but for the
     sorting, in both."""
@@ -30,6 +35,6 @@ def places(free: Iterable[Span], size: int, align: int, first: int, last: int) -
     """The lowest multiple of `align` in each of the free spans from which on `size` bytes lie in it, none of them below `first`
     or above `last`; in the order of the spans."""
     for span in free:
-        paddr = -(-max(span.start, first) // align) * align
+        paddr = align_up(max(span.start, first), align)
         if paddr + size <= min(span.end, last + 1):
             yield paddr

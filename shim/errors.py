@@ -9,7 +9,7 @@ class BootError(Exception):
 
 
 class UnavailableError(BootError):
-    """This host lacks what an engine needs: another engine would do."""
+    """This host lacks what an engine needs, or the engine cannot do what the plan wants: another engine would do."""
 
 
 class NoMemoryError(BootError):

@@ -125,7 +125,7 @@ _BARE_LOW: Final = LowMemory(
     gdt=_GDT,
     stack=Span("firmware stack", 0x2000, 0x3000),
     start_info=Span("start_info", 0x6000, 0x6000 + pvh.HVM_START_INFO.size),
-    modlist=Span("module list", 0x28000, 0x28000 + MAX_MODULES[PARAMS] * pvh.HVM_MODLIST_ENTRY.size),
+    modlist=Span("module list", 0x8000, 0x8000 + MAX_MODULES[PARAMS] * pvh.HVM_MODLIST_ENTRY.size),
     memmap=Span("memory map", 0x7000, 0x7000 + pvh.MEMMAP_MAX_ENTRIES * pvh.HVM_MEMMAP_ENTRY.size),
     strings=Span("command lines", 0x20000, 0x20000 + params.PARAMS_MAX_SIZE),
 )
@@ -144,7 +144,7 @@ BARE: Final = MachineSpec(
     acpi=False,
     mp_table=False,
     initrd_reserve=0,
-    ram_min=_BARE_LOW.modlist.end,
+    ram_min=_BARE_LOW.strings.end,
     ram_max=1024 * GIB,
     unclaimed="ones",
 )

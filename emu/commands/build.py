@@ -2,6 +2,7 @@
 
 import argparse
 
+from pvhboot.loader.modules import LINUX
 from pvhboot.loader.sizes import parse_memory, show_size
 from pvhboot.shim.abi.firmware import PARAMS
 from pvhboot.shim.blob import Blob
@@ -63,8 +64,8 @@ def _stage(text: str) -> Stage:
 def _filled(arguments: argparse.Namespace, blob: Blob) -> tuple[Blob, str]:
     """The blob with its parameter block filled for --kernel, its manifest with the plan; as built without."""
     if arguments.kernel is None:
-        for name in ("append", "initrd", "module", "memory", "base", "reserve"):
-            if getattr(arguments, name):
+        for name in ("append", "initrd", "module", "memory", "base", "reserve", "guest"):
+            if getattr(arguments, name) not in (None, [], LINUX):
                 raise BootError(f"--{name} says what to boot: it needs --kernel")
         return blob, ""
     if blob.manifest["spec"]["source"] != PARAMS:

@@ -39,11 +39,14 @@ acpi_top:
     mov dword ptr [ACPI_TOP], eax
     mov dword ptr [ACPI_BOTTOM], eax
     mov eax, dword ptr [KERNEL_ADDR_PADDR]
+    cmp eax, dword ptr [ACPI_TOP]
+    jae acpi_low_floor                  # in another range of RAM, and not in the way
     add eax, dword ptr [KERNEL_SIZE_PADDR]
     add eax, PAGE_SIZE - 1
     and eax, -PAGE_SIZE
     cmp eax, LOW_HOLE_END + PAGE_SIZE
     jae acpi_floor
+acpi_low_floor:
     mov eax, LOW_HOLE_END + PAGE_SIZE   # some RAM is to be left in front of the tables
 acpi_floor:
     mov dword ptr [ACPI_FLOOR], eax

@@ -54,7 +54,7 @@ def test_unreadable_kernel(capsys, kernel):
 
 BAD_ARGUMENTS = {
     "memory-word": (["--memory", "lots"], "cannot read the memory size"),
-    "memory-too-little": (["--memory", "172K"], "176 KiB to"),
+    "memory-too-little": (["--memory", "156K"], "160 KiB to"),
     "memory-too-much": (["--memory", "2T"], "KiB to 1 TiB"),
     "memory-odd": (["--memory", "16385K"], "multiple of 4 KiB"),
     "until-word": (["--until", "soon"], "handoff, exit or console:TEXT"),

@@ -121,7 +121,7 @@ def u64(value):
     return struct.pack("<Q", value)
 
 
-INFO, MODLIST, MEMMAP, STRINGS = 0x6000, 0x28000, 0x7000, 0x20000
+INFO, MODLIST, MEMMAP, STRINGS = 0x6000, 0x8000, 0x7000, 0x20000
 
 # What is written where, and every clause that it breaks.
 BROKEN = {

@@ -7,10 +7,11 @@ from forge_elf import entry_note, forge, load_segment
 from host import kvm_problem, qemu_problem
 from pvhboot.emu.cli import main
 from pvhboot.loader.kernel import Kernel
+from pvhboot.shim.abi.firmware import FW_CFG
 from pvhboot.shim.abi.pvh import NOTE_NAME
 from pvhboot.shim.elfwriter import note
 from pvhboot.shim.machines import MACHINES, MIB
-from pvhboot.shim.stock import default_guest
+from pvhboot.shim.stock import build_guest, default_guest
 
 
 @pytest.fixture
@@ -54,6 +55,43 @@ def test_what_qemus_machines_cannot_do(capsys, relocatable, options, message):
     if problem := qemu_problem():
         pytest.skip(problem)
     assert main(["boot", relocatable, "--machine", "microvm", "--engine", "qemu", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+# What a firmware that takes its map from fw_cfg could stumble over: little RAM in one range above 1 MiB, many, and RAM that is split
+# in front of a kernel that is moved behind the gap.
+EDGES = {
+    "above-1m": ["--reserve", "1M@0x140000", "--base", "16M"],
+    "many": [word for at in range(58) for word in ("--reserve", f"4K@{0x8000000 + at * 0x10000:#x}")],
+    "behind-the-gap": ["--reserve", "16M@16M", "--reserve", "1M@2M"],
+    "over-the-kernel": ["--reserve", "16M@15M"],
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("options", EDGES.values(), ids=EDGES)
+def test_reserved_ram_and_a_moved_kernel_on_every_machine(capsys, engine_name, machine, options, tmp_path):
+    path = tmp_path / "guest"
+    path.write_bytes(build_guest("reloc-4"))
+    status, data = outcome(
+        capsys, "boot", str(path), *options, "--machine", machine, "--engine", engine_name, "--until", "exit"
+    )
+    assert status == 0, data["stop"]
+    assert data["console"].endswith("result ok\n")
+
+
+@pytest.mark.parametrize("machine", [name for name, spec in MACHINES.items() if spec.source == FW_CFG])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--reserve", "4K@1M"], "cannot reserve 0x100000-0x101000: the firmware needs RAM from 0 to above 1 MiB"),
+        (["--reserve", "4K@0x80000"], "cannot reserve 0x80000-0x81000: the firmware needs RAM from 0 to above 1 MiB"),
+        ([word for at in range(61) for word in ("--reserve", f"4K@{0x8000000 + at * 0x10000:#x}")], "the firmware takes 122"),
+    ],
+    ids=["at-1m", "below-1m", "too-many"],
+)
+def test_what_cannot_be_reserved_from_a_firmware_that_asks_fw_cfg(capsys, relocatable, machine, options, message):
+    assert main(["plan", relocatable, "--machine", machine, "--base", "16M", *options]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -125,10 +163,36 @@ def test_the_least_memory_is_as_qemu_has_it(capsys, machine):
 def test_a_kernel_below_1_mib_needs_less(capsys, tmp_path):
     path = tmp_path / "low"
     path.write_bytes(forge(loads=[load_segment(0x28000, memsz=0x1000)], notes=entry_note(0x28001)))
-    assert main(["boot", str(path), "--memory", "176K"]) == 0
+    assert main(["boot", str(path), "--memory", "164K"]) == 0
     capsys.readouterr()
-    assert main(["boot", str(path), "--memory", "172K"]) == 2
-    assert capsys.readouterr().err == "pvhboot: 172 KiB of memory: the machine bare takes 176 KiB to 1 TiB\n"
+    assert main(["boot", str(path), "--memory", "160K"]) == 2
+    assert "160 KiB of memory: RAM is 0x0-0x28000; give at least --memory 164K" in capsys.readouterr().err
+
+
+def test_a_module_is_not_loaded_over_qemus_copy_of_the_rom(capsys, tmp_path):
+    if problem := qemu_problem():
+        pytest.skip(problem)
+    (tmp_path / "module").write_bytes(b"x")
+    options = ["--memory", least_memory(), "--module", f"{tmp_path / 'module'},x"]
+    assert main(["boot", *options]) == 0
+    capsys.readouterr()
+    assert main(["boot", *options, "--engine", "qemu"]) == 2
+    assert "lies where QEMU has a copy of the ROM: use the engine unicorn or kvm" in capsys.readouterr().err
+
+
+def test_compare_goes_on_without_an_engine_that_cannot(capsys, relocatable):
+    if problem := qemu_problem() or kvm_problem():
+        pytest.skip(problem)
+    assert main(["compare", relocatable, "--machine", "q35", "--base", "32M"]) == 0
+    out = capsys.readouterr().out
+    assert "qemu     not run: " in out
+    assert "the same on unicorn and kvm: every access to a device" in out
+
+
+@pytest.mark.parametrize("option", [["--base", "32M"], ["--reserve", "1M@32M"], ["--guest", "freebsd"]])
+def test_build_without_a_kernel_takes_nothing_of_what_to_boot(capsys, tmp_path, option):
+    assert main(["build", "-o", str(tmp_path / "rom"), *option]) == 2
+    assert capsys.readouterr().err == f"pvhboot: {option[0]} says what to boot: it needs --kernel\n"
 
 
 def test_freebsds_modules_follow_the_kernel(capsys, engine_name, relocatable, tmp_path):

@@ -210,7 +210,7 @@ SPECS = {
         "qemu": "microvm,acpi=off",
         "source": "params",
         "low_rom_max": "0x0",
-        "ram_min": "0x2c000",
+        "ram_min": "0x28000",
         "rom_writable": False,
         "acpi": False,
     },

@@ -70,7 +70,7 @@ _PC = {
 }
 _MP_TABLE = ("MP table", 0x9E000, 0xA0000)
 LOW_MEMORY = {
-    "bare": {**_LOW, "modlist": ("module list", 0x28000, 0x2C000), "strings": ("command lines", 0x20000, 0x28000)},
+    "bare": {**_LOW, "modlist": ("module list", 0x8000, 0xC000), "strings": ("command lines", 0x20000, 0x28000)},
     "microvm": {**_FW_CFG, "control": ("fw_cfg control", 0x1020, 0x1044), "mp_table": _MP_TABLE},
     "microvm-acpi": {**_ACPI, "control": ("fw_cfg control", 0x1020, 0x105C)},
     "pc": _PC,
@@ -96,7 +96,7 @@ def test_low_memory_is_disjoint_below_1_mib_and_not_at_0(spec):
 @ALL
 def test_where_the_firmwares_data_end(spec):
     """But for what an operating system looks for at the end of base memory, or of the first MiB."""
-    assert machines.firmware_end(spec) == (0x2C000 if spec is BARE else 0x28000)
+    assert machines.firmware_end(spec) == 0x28000
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ SPECS = {
         "qemu": "microvm,acpi=off",
         "source": "params",
         "low_rom_max": 0,
-        "ram_min": 176 * KIB,
+        "ram_min": 160 * KIB,
         "acpi": False,
         "mp_table": False,
         "initrd_reserve": 0,

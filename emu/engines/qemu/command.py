@@ -15,7 +15,7 @@ from pvhboot.shim.abi import multiboot
 from pvhboot.shim.abi.devices import DEBUG_EXIT_PORT
 from pvhboot.shim.abi.firmware import DEBUGCON_PORT, PARAMS
 from pvhboot.shim.errors import BootError, UnavailableError
-from pvhboot.shim.machines import KIB, MICROVM, ROM_GRANULE, low_hole
+from pvhboot.shim.machines import KIB, MICROVM, ROM_GRANULE, Span, low_hole
 
 PROGRAM: Final = "qemu-system-x86_64"
 # The character devices: two that are talked with, and three that are only listened to.
@@ -62,15 +62,17 @@ def command_line(program: str, plan: BootPlan, accelerator: str, directory: str,
 def _check(plan: BootPlan) -> None:
     """QEMU rounds RAM up, and its microvm has a copy of the ROM below 1 MiB, whatever the plan's machine has."""
     if plan.ram_size % _RAM_GRANULE:
-        raise BootError(f"QEMU takes no memory of {show_size(plan.ram_size)}: it wants a multiple of 8 KiB")
+        raise UnavailableError(f"QEMU takes no memory of {show_size(plan.ram_size)}: it wants a multiple of 8 KiB")
     if len(plan.rom) % ROM_GRANULE:
         raise BootError(f"QEMU takes no firmware of {len(plan.rom)} bytes: it wants a multiple of 64 KiB")
     hole = low_hole(MICROVM if plan.spec.chipset is None else plan.spec, len(plan.rom))
     assert hole is not None
-    for segment in plan.segments:
-        if segment.paddr < hole.end and hole.start < segment.end:
-            raise BootError(
-                f"{plan.kernel.path}: a segment at {segment.paddr:#x}-{segment.end:#x} lies where QEMU has a copy of the ROM"
+    pieces = [Span(f"{plan.kernel.path}: a segment", segment.paddr, segment.end) for segment in plan.segments]
+    for piece in [*pieces, *(module.span for module in plan.modules)]:
+        if piece.start < hole.end and hole.start < piece.end:
+            raise UnavailableError(
+                f"{piece.name} at {piece.start:#x}-{piece.end:#x} lies where QEMU has a copy of the ROM: "
+                "use the engine unicorn or kvm"
             )
 
 
@@ -84,12 +86,14 @@ def _loading(plan: BootPlan, directory: str) -> list[str]:
             options += _raw(module.payload.path, module.paddr)
         return options
     if plan.moved_by:
-        raise BootError(
+        raise UnavailableError(
             f"{plan.kernel.path}: is to run at {plan.segments[0].paddr:#x}, but QEMU loads a kernel where it is linked: "
             "use --machine bare, or the engine unicorn or kvm"
         )
     if plan.reserved:
-        raise BootError("QEMU's own fw_cfg tells what RAM there is: reserve some on --machine bare, or with unicorn or kvm")
+        raise UnavailableError(
+            "QEMU's own fw_cfg tells what RAM there is: reserve some on --machine bare, or with unicorn or kvm"
+        )
     head = bytearray(multiboot.SEARCH_BYTES)
     plan.kernel.read_into(0, memoryview(head)[: plan.kernel.image_size])
     if (at := multiboot.find_header(head)) is not None:
