@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from forge_bzimage import PACKERS, VERSION_STRING, bzimage, bzimage_of, lz4_legacy, pack_payload, size_word
 from forge_elf import CODE, ENTRY, forge, load_segment, patch_bytes
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pvhboot.loader.bzimage import find_payload, is_bzimage, read_setup_header
 from pvhboot.loader.image import BytesImage
 from pvhboot.loader.kernel import Kernel
@@ -240,36 +238,6 @@ def test_a_payload_that_is_cut_with_a_length_that_agrees(codec: str) -> None:
     payload = pack_payload(codec, KERNEL)
     for size in range(5, len(payload)):
         refusal(bzimage(payload[:size]))
-
-
-# Whatever the bytes.
-
-_SEEDS = {codec: bzimage(pack_payload(codec, KERNEL), payload_offset=16, tail=b"") for codec in PACKERS}
-_HEADER = st.sampled_from([0x1F1, *range(0x202, 0x210), *range(0x248, 0x250)])
-
-
-@st.composite
-def damaged(draw: st.DrawFn) -> bytes:
-    """A bzImage with bytes of its header or its payload replaced, bits flipped and its end cut."""
-    data = bytearray(_SEEDS[draw(st.sampled_from(sorted(_SEEDS)))])
-    payload = st.integers(SETUP + 16, len(data) - 1) | st.integers(SETUP + 16, SETUP + 16 + 30)
-    for at, value in draw(st.lists(st.tuples(payload | _HEADER, st.integers(0, 255)), max_size=4)):
-        data[at] = value
-    for at in draw(st.lists(st.integers(0, 8 * len(data) - 1), max_size=4)):
-        data[at // 8] ^= 1 << at % 8
-    return bytes(data[: draw(st.none() | st.integers(0, len(data)))])
-
-
-@settings(derandomize=True, max_examples=500, deadline=None)
-@given(damaged())
-def test_only_boot_error_escapes(data: bytes) -> None:
-    try:
-        kernel = Kernel.from_bytes(data, "k")
-    except BootError:
-        return
-    assert any(segment.paddr <= kernel.entry < segment.end for segment in kernel.segments)
-    for segment in kernel.segments:
-        kernel.read_into(segment.offset, memoryview(bytearray(segment.filesz)))
 
 
 # Real files.

@@ -1,4 +1,4 @@
-"""Kernel: what is accepted and what it says then, what is refused and why, and that nothing but BootError escapes."""
+"""Kernel: what is accepted and what it says then, what is refused and why; whatever the bytes: test_hostile_files.py."""
 
 import errno
 import gzip
@@ -7,7 +7,6 @@ import random
 import re
 import subprocess
 import sys
-import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -32,8 +31,6 @@ from forge_elf import (
     with_note_section,
     with_program_headers,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pvhboot.loader import codecs
 from pvhboot.loader.inspection import inspect
 from pvhboot.loader.kernel import Kernel, KernelSegment
@@ -296,13 +293,10 @@ def test_impossible_paths(path: str) -> None:
 # Bounds.
 
 
-@pytest.mark.parametrize(("header", "pattern"), [(0, "overlap"), (1, None)], ids=["PT_LOAD", "PT_NOTE"])
-def test_65535_program_headers_are_quick(header: int, pattern: str | None) -> None:
-    data = with_program_headers(forge(), 0xFFFF, header)
-    start = time.perf_counter()
-    with pytest.raises(BootError, match=pattern or "bytes of notes"):
-        Kernel.from_bytes(data, "k")
-    assert time.perf_counter() - start < 10
+@pytest.mark.parametrize(("header", "pattern"), [(0, "overlap"), (1, "bytes of notes")], ids=["PT_LOAD", "PT_NOTE"])
+def test_65535_program_headers(header: int, pattern: str) -> None:
+    with pytest.raises(BootError, match=pattern):
+        Kernel.from_bytes(with_program_headers(forge(), 0xFFFF, header), "k")
 
 
 def test_65535_segments_that_do_not_overlap_are_all_taken() -> None:
@@ -311,17 +305,13 @@ def test_65535_segments_that_do_not_overlap_are_all_taken() -> None:
     for index in range(2, 0xFFFF):
         at = table + 56 * index
         data[at + 24 : at + 32] = (PADDR + index * MEMSZ).to_bytes(8, "little")
-    start = time.perf_counter()
     assert len(Kernel.from_bytes(bytes(data), "k").segments) == 0xFFFE
-    assert time.perf_counter() - start < 10
 
 
 def test_notes_segments_that_share_a_large_range_are_not_read_again_and_again() -> None:
     big = forge(notes=entry_note() + b"\4\0\0\0\0\0\x08\0\1\0\0\0Pad\0" + bytes(0x80000))
-    start = time.perf_counter()
     with pytest.raises(BootError, match="bytes of notes up to PT_NOTE 1"):
         Kernel.from_bytes(with_program_headers(big, 0xFFFF, 1), "k")
-    assert time.perf_counter() - start < 10
 
 
 def test_a_gzip_bomb_takes_no_more_memory_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,41 +344,6 @@ def test_what_is_no_elf_file_is_told_before_it_is_decompressed_whole() -> None:
 def test_pyelftools_is_imported_only_when_a_file_is_read() -> None:
     code = "import sys, pvhboot.loader.kernel, pvhboot.loader.inspection; sys.exit('elftools' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-# Whatever the bytes.
-
-_SEEDS = (
-    forge(32),
-    forge(64),
-    with_note_section(forge(64, notes=b""), entry_note()),
-    forge(notes=GNU_NOTE + XEN_NOTES + entry_note(), more=(note_segment(GNU_NOTE),)),
-    gzip.compress(forge(64), mtime=0),
-)
-
-
-@st.composite
-def damaged(draw: st.DrawFn) -> bytes:
-    """A forged kernel with bits flipped, bytes replaced and its end cut, or random bytes."""
-    data = bytearray(draw(st.sampled_from(_SEEDS)))
-    for at in draw(st.lists(st.integers(0, 8 * len(data) - 1), max_size=8)):
-        data[at // 8] ^= 1 << at % 8
-    for at, value in draw(st.lists(st.tuples(st.integers(0, 200), st.sampled_from((0, 0x7F, 0x80, 0xFF))), max_size=8)):
-        data[at % len(data)] = value
-    return bytes(data[: draw(st.none() | st.integers(0, len(data)))])
-
-
-@settings(derandomize=True, max_examples=200, deadline=None)
-@given(damaged() | st.binary(max_size=400) | st.binary(max_size=400).map(lambda data: b"\x7fELF\x02\x01\x01" + data))
-def test_only_boot_error_escapes(data: bytes) -> None:
-    try:
-        kernel = Kernel.from_bytes(data, "k")
-    except BootError:
-        return
-    assert any(segment.paddr <= kernel.entry < segment.end for segment in kernel.segments)
-    assert kernel.entry < 1 << 32
-    for segment in kernel.segments:
-        _fill(kernel, segment.offset if segment.filesz else 0, segment.filesz)
 
 
 # Real files.
