@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from pvhboot.loader.modules import GUESTS, LINUX
+from pvhboot.loader.printable import one_line
 from pvhboot.loader.sizes import DEFAULT_MEMORY
 from pvhboot.shim.abi.firmware import FW_CFG
 from pvhboot.shim.errors import BootError
@@ -46,10 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = command(arguments)
         sys.stdout.flush()
     except BootError as error:
-        print(f"pvhboot: {error}", file=sys.stderr)
+        _complain(str(error))
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("pvhboot: interrupted", file=sys.stderr)
+        _complain("interrupted")
         return 128 + signal.SIGINT
     except BrokenPipeError:
         # The reader has gone: say nothing, also not when the interpreter flushes at its end.
@@ -59,16 +60,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno != errno.ENOSPC:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(f"pvhboot: cannot write the output: {error.strerror}", file=sys.stderr)
+        _complain(f"cannot write the output: {error.strerror}")
         return BAD_INPUT
     return status
+
+
+def _complain(message: str) -> None:
+    """One line on standard error, whatever is in a path or an argument that the message repeats."""
+    print(f"pvhboot: {one_line(message)}", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as everything else here does."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"pvhboot: {message}; see {self.prog} --help\n")
+        _complain(f"{message}; see {self.prog} --help")
+        self.exit(BAD_INPUT)
 
 
 def _machine_name(text: str) -> str:
@@ -86,16 +93,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pvhboot {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_boot(commands.add_parser("boot", help="boot a kernel and check its handoff"))
-    _add_compare(commands.add_parser("compare", help="boot on several engines and say whether they agree"))
-    _add_build(commands.add_parser("build", help="write a firmware image"))
-    _add_plan(commands.add_parser("plan", help="show where a boot would put everything"))
-    _add_inspect(commands.add_parser("inspect", help="say what a file is, and what each loader makes of it"))
-    _add_record(commands.add_parser("record", help="write down what a QEMU machine tells its firmware"))
-    _add_guests(commands.add_parser("guests", help="write the conformance guests"))
-    _add_extract(commands.add_parser("extract", help="take the ELF file out of a vmlinuz or a compressed kernel"))
-    _add_note(commands.add_parser("note", help="give a kernel a well-formed PHYS32_ENTRY note", description=_NOTE))
-    _add_initrd(commands.add_parser("initrd", help="make an initramfs from directories and archives", description=_INITRD))
+
+    def command(name: str, does: str, description: str = "") -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=does, description=description or f"{does[0].upper()}{does[1:]}.")
+
+    _add_boot(command("boot", "boot a kernel and check its handoff"))
+    _add_compare(command("compare", "boot on several engines and say whether they agree"))
+    _add_build(command("build", "write a firmware image"))
+    _add_plan(command("plan", "show where a boot would put everything"))
+    _add_inspect(command("inspect", "say what a file is, and what each loader makes of it"))
+    _add_record(command("record", "write down what a QEMU machine tells its firmware"))
+    _add_guests(command("guests", "write the conformance guests"))
+    _add_extract(command("extract", "take the ELF file out of a vmlinuz or a compressed kernel"))
+    _add_note(command("note", "give a kernel a well-formed PHYS32_ENTRY note", description=_NOTE))
+    _add_initrd(command("initrd", "make an initramfs from directories and archives", description=_INITRD))
     return parser
 
 
@@ -125,7 +136,7 @@ def _add_what_to_boot(parser: argparse.ArgumentParser, machines: Iterable[str] =
         metavar="SIZE@ADDR",
         action="append",
         default=[],
-        help="RAM that the memory map calls reserved and nothing is put into; can be repeated",
+        help="RAM that the memory map calls reserved and nothing is put into, e.g. 16M@0x2000000; can be repeated",
     )
     parser.add_argument(
         "--memory", metavar="SIZE", help=f"RAM, e.g. 96M or 5G; a plain number is MiB (default: {DEFAULT_MEMORY})"
@@ -200,13 +211,13 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kernel", metavar="KERNEL")
+    parser.add_argument("kernel", metavar="KERNEL", help="a PVH kernel")
     _add_what_to_boot(parser)
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
 
 
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("file", metavar="FILE", help="any file: a kernel, plain, compressed or in a vmlinuz, or none")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
 
 

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from pvhboot.shim.abi import boot_params
+from pvhboot.shim.abi.elf import ELF_MAGIC
 from pvhboot.shim.errors import BootError
 
 from .codecs import Codec, Progress, decompress, find_codec
-from .elf import ELF_MAGIC
 from .image import Image
+from .printable import printable
 
 _KERNEL_VERSION_SHOWN: Final = 256  # bytes; Debian's have 110
 _SIZE_WORD: Final = 4  # bytes
@@ -43,7 +44,7 @@ class SetupHeader(NamedTuple):
     @property
     def protocol_name(self) -> str:
         """As the documentation writes it: "2.15"."""
-        return f"{self.protocol >> 8}.{self.protocol & 0xFF:02}"
+        return boot_params.protocol_name(self.protocol)
 
 
 # Field by field, and the protocol that it came with.
@@ -77,11 +78,11 @@ def is_bzimage(head: bytes) -> bool:
 
 def read_setup_header(image: Image) -> SetupHeader:
     """The setup header of a file that is_bzimage; BootError if it is truncated, or says what cannot be."""
-    sectors = _field(image, boot_params.SETUP_SECTS)[0] or boot_params.DEFAULT_SETUP_SECTS
-    setup_size = (sectors + 1) * boot_params.SECTOR_BYTES
+    setup_size = boot_params.setup_bytes(*_field(image, boot_params.SETUP_SECTS))
     if setup_size > image.size:
         raise BootError(
-            f"truncated bzImage: its setup of {sectors + 1} sectors ends at {setup_size:#x}, the file at {image.size:#x}"
+            f"truncated bzImage: its setup of {setup_size // boot_params.SECTOR_BYTES} sectors ends at {setup_size:#x}, "
+            f"the file at {image.size:#x}"
         )
     (protocol,) = _field(image, boot_params.VERSION)
     (version_at,) = _field(image, boot_params.KERNEL_VERSION)
@@ -91,7 +92,7 @@ def read_setup_header(image: Image) -> SetupHeader:
         if version_at >= setup_size:
             raise BootError(f"the bzImage's kernel_version lies at {version_at:#x}: its setup ends at {setup_size:#x}")
         text = image.read(version_at, min(_KERNEL_VERSION_SHOWN, setup_size - version_at)).partition(b"\0")[0]
-        kernel_version = "".join(chr(byte) if 0x20 <= byte < 0x7F else "?" for byte in text)
+        kernel_version = printable(text)
     payload = _field(image, boot_params.PAYLOAD) if protocol >= boot_params.PAYLOAD_PROTOCOL else (0, 0)
     fields = (_field(image, field)[0] if protocol >= since else None for field, since in _SINCE)
     return SetupHeader(protocol, kernel_version, setup_size, *payload, *fields)

@@ -16,7 +16,8 @@ from .image import HEAD_SIZE, Image
 UNPACKED_MAX_SIZE: Final = 1 << 30  # bytes; the early page tables of Linux and FreeBSD map no more
 WINDOW_MAX_SIZE: Final = 128 << 20  # bytes back that data may refer to: what the kernel's xz and zstd -22 use at most
 
-_CHUNK: Final = 1 << 16  # read at once, in bytes: an error is told with the chunk that it was found in
+_CHUNK: Final = 1 << 16  # read at once, in bytes, at most: an error is told with the chunk that it was found in
+_FIRST_CHUNK: Final = 1 << 12  # what may be short is not to cost more
 _PIECE: Final = 1 << 20  # decompressed at once, at most, where the format has no bound of its own
 
 GZIP_WBITS: Final = 31  # zlib's number for a gzip wrapper around the largest window
@@ -52,6 +53,7 @@ class _Source:
         self._image = image
         self.unit = self.at = start
         self.end = end
+        self._chunk = _FIRST_CHUNK
 
     def take(self, size: int) -> bytes:
         """The next bytes: fewer than `size` only at the end."""
@@ -62,7 +64,8 @@ class _Source:
     def more(self) -> bytes:
         """The next bytes, as many as are convenient; _TruncatedError if there are none."""
         self.unit = self.at
-        data = self.take(_CHUNK)
+        data = self.take(self._chunk)
+        self._chunk = min(2 * self._chunk, _CHUNK)
         if not data:
             raise _TruncatedError
         return data

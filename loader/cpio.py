@@ -126,7 +126,7 @@ class Follower:
         self._wanted = _HEADER_SIZE
         self._collected = bytearray()
 
-    def feed(self, data: bytes, start: int = 0) -> int:
+    def feed(self, data: bytes | memoryview, start: int = 0) -> int:
         """Takes more of the archive, `data` from `start`; how far: less than all of it only once the archive is `done`.
 
         BootError, which says where in the archive, for what is no newc archive.

@@ -8,19 +8,24 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import Any, Final, NamedTuple
 
+from pvhboot.shim.abi.elf import (
+    EI_CLASS,
+    EI_DATA,
+    EI_NIDENT,
+    ELFCLASS32,
+    ELFCLASS64,
+    ELFDATA2LSB,
+    ELFDATA2MSB,
+    LAYOUTS,
+    PN_XNUM,
+)
 from pvhboot.shim.errors import BootError
 
 from .image import Image
+from .printable import printable
 
-ELF_MAGIC: Final = b"\x7fELF"
-
-_EI_CLASS: Final = 4
-_EI_DATA: Final = 5
-_EI_NIDENT: Final = 16
-_CLASS_BITS: Final = {1: 32, 2: 64}  # ELFCLASS32, ELFCLASS64
-_HEADER_SIZE: Final = {32: 52, 64: 64}
+_CLASS_BITS: Final = {ELFCLASS32: 32, ELFCLASS64: 64}
 _MACHINES: Final = ("EM_386", "EM_X86_64")
-_PN_XNUM: Final = 0xFFFF
 _SECTION_NAME_MAX: Final = 64  # bytes shown; a longer name is cut
 
 
@@ -85,15 +90,15 @@ def _read_table(image: Image, layout: Any, offset: int, count: int) -> list[Any]
 
 def read_header(image: Image) -> Header:
     """The header of any ELF file, whatever its machine and byte order; BootError if it is truncated or of an unknown class."""
-    ident = image.read(0, min(_EI_NIDENT, image.size))
-    if len(ident) < _EI_NIDENT:
+    ident = image.read(0, min(EI_NIDENT, image.size))
+    if len(ident) < EI_NIDENT:
         raise BootError(f"truncated ELF header: the file has {image.size} bytes")
-    bits = _CLASS_BITS.get(ident[_EI_CLASS])
+    bits = _CLASS_BITS.get(ident[EI_CLASS])
     if bits is None:
-        raise BootError(f"the ELF header has EI_CLASS {ident[_EI_CLASS]}: 1 (ELF32) or 2 (ELF64) would be right")
-    if ident[_EI_DATA] not in (1, 2):
-        raise BootError(f"the ELF header has EI_DATA {ident[_EI_DATA]}: 1 (little-endian) would be right")
-    size = _HEADER_SIZE[bits]
+        raise BootError(f"the ELF header has EI_CLASS {ident[EI_CLASS]}: 1 (ELF32) or 2 (ELF64) would be right")
+    if ident[EI_DATA] not in (ELFDATA2LSB, ELFDATA2MSB):
+        raise BootError(f"the ELF header has EI_DATA {ident[EI_DATA]}: 1 (little-endian) would be right")
+    size = LAYOUTS[bits].header.size
     if image.size < size:
         raise BootError(f"truncated ELF header: the file has {image.size} bytes, the header of an ELF{bits} {size}")
 
@@ -144,10 +149,10 @@ def read_program_headers(image: Image, header: Header) -> list[ProgramHeader]:
         fields = (raw[f"p_{field}"] for field in ProgramHeader._fields[2:])
         headers.append(ProgramHeader(f"{kind} {number}", kind, *fields))
     # Loaders of PVH kernels take 0xffff as a number. Where it means "see section 0", headers would be lost without a word.
-    if header.phnum == _PN_XNUM and header.shoff and header.shoff + header.structs.Elf_Shdr.sizeof() <= image.size:
+    if header.phnum == PN_XNUM and header.shoff and header.shoff + header.structs.Elf_Shdr.sizeof() <= image.size:
         first = _read_table(image, header.structs.Elf_Shdr, header.shoff, 1)[0]
-        if first["sh_type"] == "SHT_NULL" and first["sh_info"] > _PN_XNUM:
-            raise BootError(f"{first['sh_info']} program headers: no loader takes more than {_PN_XNUM}")
+        if first["sh_type"] == "SHT_NULL" and first["sh_info"] > PN_XNUM:
+            raise BootError(f"{first['sh_info']} program headers: no loader takes more than {PN_XNUM}")
     return headers
 
 
@@ -192,4 +197,4 @@ def _section_name(image: Image, names: Any, at: int) -> str:
     if offset >= image.size:
         return ""
     data = image.read(offset, min(_SECTION_NAME_MAX, names["sh_size"] - at, image.size - offset))
-    return "".join(chr(byte) if 0x20 < byte < 0x7F else "?" for byte in data.partition(b"\0")[0])
+    return printable(data.partition(b"\0")[0])

@@ -1,18 +1,15 @@
 """The kernel in a bzImage or a compressed file, as the ELF file that it is."""
 
 import os
-from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
+from pvhboot.shim.abi.elf import ELF_MAGIC
 from pvhboot.shim.errors import BootError
 
 from .bzimage import find_payload, is_bzimage, read_setup_header
 from .codecs import Progress, find_codec
-from .elf import ELF_MAGIC
-from .image import FileImage, OpenImage, SizedSource, read_head
+from .image import FileImage, OpenImage, read_head
 from .wrapping import unwrap
-
-_CHUNK: Final = 1 << 20  # bytes
 
 
 class Extracted(NamedTuple):
@@ -40,15 +37,6 @@ def extract(path: str | os.PathLike[str], progress: Progress | None = None) -> E
             file.close()
     except BootError as error:
         raise BootError(f"{name}: {error}") from None
-
-
-def copy_of(source: SizedSource) -> Iterator[memoryview]:
-    """All bytes of a source, piece by piece, each to be used before the next; BootError as read_into."""
-    buffer = memoryview(bytearray(min(_CHUNK, source.size)))
-    for at in range(0, source.size, _CHUNK):
-        piece = buffer[: min(_CHUNK, source.size - at)]
-        source.read_into(at, piece)
-        yield piece
 
 
 def _extract(file: FileImage, progress: Progress | None) -> Extracted:

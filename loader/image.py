@@ -2,12 +2,14 @@
 
 import os
 import stat
+from collections.abc import Iterator
 from typing import Final, Protocol
 
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.files import fill, open_file
 
 HEAD_SIZE: Final = 0x210  # bytes; enough of a file to tell what it is
+PIECE: Final = 1 << 20  # bytes that are copied at once
 
 
 class Source(Protocol):
@@ -119,6 +121,15 @@ class FileImage:
 def read_head(image: Image) -> bytes:
     """The first HEAD_SIZE bytes, or as many as there are."""
     return image.read(0, min(HEAD_SIZE, image.size))
+
+
+def pieces(source: Source, offset: int, size: int) -> Iterator[memoryview]:
+    """The `size` bytes from `offset` on, piece by piece, each to be used before the next; BootError as read_into."""
+    buffer = memoryview(bytearray(min(PIECE, size)))
+    for at in range(0, size, PIECE):
+        piece = buffer[: min(PIECE, size - at)]
+        source.read_into(offset + at, piece)
+        yield piece
 
 
 def _require_inside(offset: int, size: int, available: int) -> None:

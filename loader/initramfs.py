@@ -5,6 +5,7 @@ archive begins at a multiple of 4; zeros between archives are skipped), lib/deco
 something else ends with a word of zeros); the .xz file format 1.2.1, 2.1.1.2 "Stream Flags".
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -12,12 +13,11 @@ from pvhboot.shim.errors import BootError
 
 from .codecs import Codec, Progress, decompressed, find_codec
 from .cpio import Entry, Follower, archive
-from .image import FileImage, Image, OpenImage
+from .image import PIECE, FileImage, Image, OpenImage, pieces
 from .packing import make_packer
 from .wrapping import describe
 
 _ALIGN: Final = 4
-_CHUNK: Final = 1 << 20  # bytes
 _LZ4: Final = "lz4"
 _LZ4_END: Final = bytes(4)
 _LZ4_FRAME: Final = "lz4 frame"
@@ -25,6 +25,7 @@ _XZ: Final = "xz"
 _XZ_CHECK_AT: Final = 7  # bytes after the start
 _XZ_CHECKS: Final = (0, 1)  # none, CRC32
 _HEAD: Final = 16  # bytes
+_NO_ZERO: Final = re.compile(rb"[^\0]")
 
 
 class Archives(NamedTuple):
@@ -57,8 +58,8 @@ class Existing:
     def pieces(self) -> Iterator[bytes]:
         """Its bytes; BootError if they cannot be read."""
         try:
-            for at in range(0, self.image.size, _CHUNK):
-                yield self.image.read(at, min(_CHUNK, self.image.size - at))
+            for piece in pieces(self.image, 0, self.image.size):
+                yield bytes(piece)
         except BootError as error:
             raise BootError(f"{self.path}: {error}") from None
 
@@ -74,9 +75,10 @@ def survey(image: Image, progress: Progress | None = None) -> Archives:
     """
     codecs: list[str] = []
     entries = unpacked = 0
-    at = _skip_zeros(image, 0)
+    window = _Window(image)
+    at = _skip_zeros(window, 0)
     while at < image.size:
-        head = image.read(at, min(_HEAD, image.size - at))
+        head = bytes(window.rest(at, _HEAD)[:_HEAD])
         codec = find_codec(head)
         try:
             if codec is None:
@@ -85,14 +87,14 @@ def survey(image: Image, progress: Progress | None = None) -> Archives:
                     raise BootError(f"no cpio archive, plain or compressed, but {what}")
                 if at % _ALIGN:
                     raise BootError(f"an uncompressed archive must begin at a multiple of {_ALIGN}: Linux would not find it")
-                pieces: Iterable[tuple[bytes, int]] = _plain(image, at)
+                parts: Iterable[tuple[bytes | memoryview, int]] = _plain(window, at)
             else:
-                pieces = _unpacked(image, codec, head, at)
-            end, count, size = _follow(pieces, codec is None, image.size, progress)
+                parts = _unpacked(window, codec, head, at)
+            end, count, size = _follow(parts, codec is None, image.size, progress)
         except BootError as error:
             raise BootError(f"the archive at {at:#x}: {error}" if at else str(error)) from None
         codecs.append(codec.name if codec else "")
-        end = _skip_zeros(image, end)
+        end = _skip_zeros(window, end)
         entries += count
         unpacked += size if codec else end - at
         at = end
@@ -151,11 +153,35 @@ def _read_size(part: Existing | Sequence[Entry]) -> int:
     return sum(len(content) if isinstance(content, bytes) else content.size for content in contents)
 
 
-def _follow(pieces: Iterable[tuple[bytes, int]], plain: bool, total: int, progress: Progress | None) -> tuple[int, int, int]:
-    """Where the pieces end in the image, their entries and their size: one plain archive, or all in what is compressed."""
+class _Window:
+    """An Image of which what was read last is at hand: whoever goes forwards in small steps has it read once."""
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+        self._data = memoryview(b"")
+        self._start = 0
+        self.size = image.size
+
+    def rest(self, at: int, least: int = 1) -> memoryview:
+        """What is at hand from that offset on: `least` bytes or more, fewer only at the end of the image."""
+        begin = at - self._start
+        if begin < 0 or len(self._data) - begin < min(least, self.size - at):
+            self._data = memoryview(self._image.read(at, min(max(PIECE, least), self.size - at)))
+            self._start, begin = at, 0
+        return self._data[begin:]
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Exactly `size` bytes, which lie within the image."""
+        return bytes(self.rest(offset, size)[:size])
+
+
+def _follow(
+    parts: Iterable[tuple[bytes | memoryview, int]], plain: bool, total: int, progress: Progress | None
+) -> tuple[int, int, int]:
+    """Where the parts end in the image, their entries and their size: one plain archive, or all in what is compressed."""
     entries = size = end = 0
     follower = Follower()
-    for piece, end in pieces:
+    for piece, end in parts:
         if progress:
             progress(end, total)
         at = 0
@@ -163,10 +189,10 @@ def _follow(pieces: Iterable[tuple[bytes, int]], plain: bool, total: int, progre
             at = follower.feed(piece, at)
             if not follower.done or plain:
                 break
-            rest = piece[at:].lstrip(b"\0")
-            if not rest:
+            more = _NO_ZERO.search(piece, at)
+            if more is None:
                 break
-            at = len(piece) - len(rest)
+            at = more.start()
             if (size + at) % _ALIGN:
                 raise BootError(f"a further archive at +{size + at:#x}, which is no multiple of {_ALIGN}")
             entries += follower.entries
@@ -180,13 +206,14 @@ def _follow(pieces: Iterable[tuple[bytes, int]], plain: bool, total: int, progre
     return end, entries + follower.entries, size
 
 
-def _plain(image: Image, start: int) -> Iterator[tuple[bytes, int]]:
-    for at in range(start, image.size, _CHUNK):
-        piece = image.read(at, min(_CHUNK, image.size - at))
-        yield piece, at + len(piece)
+def _plain(window: _Window, at: int) -> Iterator[tuple[memoryview, int]]:
+    while at < window.size:
+        piece = window.rest(at)
+        at += len(piece)
+        yield piece, at
 
 
-def _unpacked(image: Image, codec: Codec, head: bytes, at: int) -> Iterator[tuple[bytes, int]]:
+def _unpacked(image: _Window, codec: Codec, head: bytes, at: int) -> Iterator[tuple[bytes, int]]:
     if codec.name == _LZ4_FRAME:
         raise BootError("an LZ4 frame: Linux takes the legacy format only (lz4 -l)")
     if codec.name == _XZ and len(head) > _XZ_CHECK_AT and head[_XZ_CHECK_AT] not in _XZ_CHECKS:
@@ -194,10 +221,10 @@ def _unpacked(image: Image, codec: Codec, head: bytes, at: int) -> Iterator[tupl
     return decompressed(image, codec, at, image.size)
 
 
-def _skip_zeros(image: Image, at: int) -> int:
-    while at < image.size:
-        piece = image.read(at, min(_CHUNK, image.size - at))
-        if rest := piece.lstrip(b"\0"):
-            return at + len(piece) - len(rest)
+def _skip_zeros(window: _Window, at: int) -> int:
+    while at < window.size:
+        piece = window.rest(at)
+        if found := _NO_ZERO.search(piece):
+            return at + found.start()
         at += len(piece)
     return at

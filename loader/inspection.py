@@ -5,7 +5,14 @@ import struct
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from pvhboot.shim.abi.pvh import NOTE_NAME, XEN_ELFNOTE_NAMES, XEN_ELFNOTE_PHYS32_ENTRY, XEN_ELFNOTE_PHYS32_RELOC
+from pvhboot.shim.abi.pvh import (
+    NOTE_NAME,
+    XEN_ELFNOTE_BSD_SYMTAB,
+    XEN_ELFNOTE_NAMES,
+    XEN_ELFNOTE_PHYS32_ENTRY,
+    XEN_ELFNOTE_PHYS32_RELOC,
+    XEN_ELFNOTE_XEN_VERSION,
+)
 from pvhboot.shim.errors import BootError
 
 from .bzimage import SetupHeader, find_payload, is_bzimage, read_setup_header
@@ -15,6 +22,7 @@ from .image import FileImage, OpenImage, read_head
 from .kernel import Facts, examine
 from .notes import Note, Relocation, read_notes
 from .picture import show_flags
+from .printable import printable
 from .verdict import Judged, judge
 from .verdicts.base import Verdict
 from .wrapping import describe, unwrap
@@ -30,16 +38,19 @@ _TYPES: Final = {NOTE_NAME: XEN_ELFNOTE_NAMES, _GNU_NAME: _GNU_TYPES, _LINUX_NAM
 
 _SHOWN_TYPES: Final = ("PT_LOAD", "PT_NOTE", "PT_DYNAMIC", "PT_INTERP", "PT_TLS")
 _SHOWN_BYTES: Final = 16  # of a descriptor or a name
-_XEN_TEXTS: Final = range(5, 12)  # XEN_VERSION to BSD_SYMTAB, with a NUL at the end or without
+_XEN_TEXTS: Final = range(XEN_ELFNOTE_XEN_VERSION, XEN_ELFNOTE_BSD_SYMTAB + 1)  # with a NUL at the end or without
 _TEXT_BYTES: Final = 80  # of a descriptor that is one
 _BUILD_ID_BYTES: Final = 64  # a SHA-512, the longest build-id in use
 
 
 class DecodedNote(NamedTuple):
-    """A note made readable. `places` are all that hold the same note; `value` is the entry, for a PHYS32_ENTRY only."""
+    """A note made readable. `number` is its type as it stands; `descriptor` all of it, in hexadecimal; `value` the number in it,
+    of Xen's notes with 4 or 8 bytes; `places` are all that hold the same note."""
 
     owner: str
     type: str
+    number: int
+    descriptor: str
     value: int | None
     text: str
     places: tuple[str, ...]
@@ -88,7 +99,8 @@ class Inspection(NamedTuple):
     verdicts: tuple[Verdict, ...]
 
     def to_text(self) -> str:
-        """Lines for a person, of at most 100 columns where no name is longer, without a newline at the end."""
+        """Lines for a person, without a newline at the end: of at most 100 columns but for the path, and of many segments or
+        notes the first and the last."""
         from .inspection_text import as_text
 
         return as_text(self)
@@ -207,7 +219,7 @@ def _with_contents(found: Inspection, image: OpenImage, header: Header) -> Inspe
 
 
 def _decode(note: Note, places: tuple[str, ...]) -> DecodedNote:
-    owner = _printable(note.name.rstrip(b"\0")[:_SHOWN_BYTES])
+    owner = printable(note.name.rstrip(b"\0")[:_SHOWN_BYTES])
     kind = _TYPES.get(note.name, {}).get(note.type, f"{note.type:#x}")
     descriptor, value = note.descriptor, None
     size = len(descriptor)
@@ -217,16 +229,11 @@ def _decode(note: Note, places: tuple[str, ...]) -> DecodedNote:
     if (note.name, note.type) == (NOTE_NAME, XEN_ELFNOTE_PHYS32_RELOC) and size in (4, 8, 12):
         fields = zip(("align", "min", "max"), struct.unpack(f"<{size // 4}I", descriptor), strict=False)
         shown_as = ", ".join(f"{name} {number:#x}" for name, number in fields)
-    elif (is_text or size == len(text) + 1) and 0 < len(text) <= _TEXT_BYTES and text == _printable(text).encode():
+    elif (is_text or size == len(text) + 1) and 0 < len(text) <= _TEXT_BYTES and text == printable(text).encode():
         shown_as = f'"{text.decode("ascii")}"'
     elif note.name == NOTE_NAME and size in (4, 8):
-        number = int.from_bytes(descriptor, "little")
-        shown_as = f"{number:#x} ({size} bytes)"
-        value = number if note.type == XEN_ELFNOTE_PHYS32_ENTRY else None
+        value = int.from_bytes(descriptor, "little")
+        shown_as = f"{value:#x} ({size} bytes)"
     else:
         shown_as = descriptor[:shown].hex() + (f"… ({size} bytes)" if size > shown else "")
-    return DecodedNote(owner, kind, value, shown_as, places)
-
-
-def _printable(data: bytes) -> str:
-    return "".join(chr(byte) if 0x20 <= byte < 0x7F else "?" for byte in data)
+    return DecodedNote(owner, kind, note.type, descriptor.hex(), value, shown_as, places)

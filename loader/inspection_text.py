@@ -2,24 +2,32 @@
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Final
 
 from pvhboot.shim.abi import boot_params
+from pvhboot.shim.abi.pvh import XEN_ELFNOTE_PHYS32_ENTRY
 
 from .bzimage import SetupHeader
-from .inspection import BzImageFacts, Inspection
-from .picture import draw, show_flags
+from .elf import ProgramHeader
+from .inspection import BzImageFacts, DecodedNote, Inspection
+from .modules import GUESTS
+from .picture import cut, draw, show_flags
+from .printable import one_line
 from .verdicts.base import ACCEPTS, REFUSES, Verdict
 
 _WIDTH: Final = 100  # columns
 _LABEL: Final = 10  # columns of a label, with its colon
-_GUESTS: Final = ("linux", "freebsd")
+_PLACES: Final = 3  # of a note, where it has more than one more
+_PLACES_WIDTH: Final = 30  # columns for them, at least
+_FIRST_NOTES: Final = 36  # where there are many; a Linux has 20
+_ENTRIES: Final = 8  # marked in the picture
 _FATES: Final = {ACCEPTS: "fits", REFUSES: "does not fit"}
 
 
 def as_text(found: Inspection) -> str:
     """Lines, without a newline at the end."""
-    rows = [("file", found.path), ("size", f"{found.size} bytes"), ("kind", found.kind)]
+    rows = [("file", one_line(found.path)), ("size", f"{found.size} bytes"), ("kind", found.kind)]
     if found.bzimage is not None:
         rows += _bzimage(found.bzimage)
     if found.elf_class is not None:
@@ -30,16 +38,11 @@ def as_text(found: Inspection) -> str:
     rows += [("problem", problem) for problem in found.problems]
     out = [line for name, value in rows for line in _row(name, value)]
     if found.headers:
-        table: list[tuple[str, ...]] = [("segment", "paddr", "memory", "offset", "in file", "flags", "align")]
-        for header in found.headers:
-            numbers = (header.paddr, header.memsz, header.offset, header.filesz)
-            table.append((header.name, *(f"{number:#x}" for number in numbers), show_flags(header.flags), f"{header.align:#x}"))
-        out += ["", *_aligned(table, range(1, 5))]
+        out += ["", *_segments(found.headers)]
         if picture := draw([header for header in found.headers if header.type == "PT_LOAD"], _entries(found)):
             out += ["", "physical memory", *(f"  {line}" for line in picture)]
     if found.notes:
-        rows_of_notes = [(note.owner, note.type, note.text, ", ".join(note.places)) for note in found.notes]
-        out += ["", *_aligned([("note", "type", "descriptor", "where"), *rows_of_notes], range(0))]
+        out += ["", *_notes(found.notes)]
     return "\n".join([*out, "", *_verdicts(found.verdicts)])
 
 
@@ -49,14 +52,58 @@ def _row(name: str, value: str) -> Iterator[str]:
     if name == "file":
         yield label + value
     else:
-        yield from textwrap.wrap(
-            label + value, _WIDTH, subsequent_indent=" " * _LABEL, break_long_words=False, break_on_hyphens=False
-        )
+        yield from textwrap.wrap(label + value, _WIDTH, subsequent_indent=" " * _LABEL, break_on_hyphens=False)
+
+
+def _segments(headers: Sequence[ProgramHeader]) -> Iterator[str]:
+    """A table; of two lines for each if its numbers are so large that one does not do."""
+    shown, hidden = cut(headers)
+    head = ("segment", "paddr", "memory", "offset", "in file", "flags", "align")
+    more = (f"… {hidden} more", *[""] * 6)
+    table: list[tuple[str, ...]] = [head, *(more if header is None else _segment(header) for header in shown)]
+    lines = _aligned(table, range(1, 5))
+    if max(map(len, lines)) > _WIDTH:
+        halves = [(row[:3] + row[5:6], ("", *row[3:5], row[6])) for row in table]
+        lines = [line for line in _aligned([half for pair in halves for half in pair], range(1, 3)) if line]
+    yield from lines
+
+
+def _segment(header: ProgramHeader) -> tuple[str, ...]:
+    numbers = (f"{number:#x}" for number in (header.paddr, header.memsz, header.offset, header.filesz))
+    return (header.name, *numbers, show_flags(header.flags), f"{header.align:#x}")
+
+
+def _notes(notes: Sequence[DecodedNote]) -> Iterator[str]:
+    """A table; what is too long for its column goes on in the next line."""
+    shown, hidden = cut(notes, _FIRST_NOTES)
+    table = [("note", "type", "descriptor", "where")]
+    for note in shown:
+        table.append((f"… {hidden} more", "", "", "") if note is None else (note.owner, note.type, note.text, _places(note)))
+    owner, kind, text, where = (max(map(len, column)) for column in zip(*table, strict=True))
+    room = _WIDTH - owner - kind - 3 * len("  ")
+    where = min(where, max(room - text, _PLACES_WIDTH))
+    folded = []
+    for *names, text_cell, where_cell in table:
+        columns = [[name] for name in names] + [_wrap(text_cell, room - where), _wrap(where_cell, where)]
+        folded += list(zip_longest(*columns, fillvalue=""))
+    yield from _aligned(folded, range(0))
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
+def _places(note: DecodedNote) -> str:
+    places = note.places
+    if len(places) <= _PLACES + 1:
+        return ", ".join(places)
+    return f"{', '.join(places[:_PLACES])}, … ({len(places)} places)"
 
 
 def _entries(found: Inspection) -> Mapping[str, int]:
-    """Each PVH entry that a note has, and that of the ELF header."""
-    values = dict.fromkeys(note.value for note in found.notes if note.value is not None)
+    """Each PVH entry that a note has, up to some, and that of the ELF header."""
+    found_values = (note.value for note in found.notes if note.number == XEN_ELFNOTE_PHYS32_ENTRY)
+    values = list(dict.fromkeys(value for value in found_values if value is not None))[:_ENTRIES]
     entries = {"PVH entry" if len(values) == 1 else f"PVH entry {at}": value for at, value in enumerate(values)}
     if found.elf_entry is not None and found.elf_entry not in entries.values():
         entries["e_entry"] = found.elf_entry
@@ -111,7 +158,7 @@ def _verdicts(verdicts: Sequence[Verdict]) -> Iterator[str]:
     table: list[tuple[str, ...]] = [("verdict of", "", "by", "entry")]
     reasons: dict[tuple[str, ...], list[str]] = {}
     for verdict in verdicts:
-        is_guest = verdict.by in _GUESTS
+        is_guest = verdict.by in GUESTS
         outcome = _FATES.get(verdict.outcome, verdict.outcome) if is_guest else verdict.outcome
         entry = "" if verdict.entry is None or is_guest else f"{verdict.entry:#x}"
         table.append((verdict.name, outcome, "" if is_guest else verdict.road or "", entry))
@@ -122,9 +169,7 @@ def _verdicts(verdicts: Sequence[Verdict]) -> Iterator[str]:
     for why, names in reasons.items():
         yield from textwrap.wrap(", ".join(names), _WIDTH)
         for text in why:
-            yield from textwrap.wrap(
-                text, _WIDTH, initial_indent="  ", subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False
-            )
+            yield from textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent=" " * 6, break_on_hyphens=False)
 
 
 def _aligned(table: list[tuple[str, ...]], numbers: range) -> list[str]:

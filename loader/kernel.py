@@ -116,10 +116,10 @@ class Kernel:
         """Of the uncompressed image, in bytes: read_into(0, …) gives all of it."""
         return self._image.size
 
-    def read_into(self, segment_offset_in_image: int, buffer: memoryview) -> None:
+    def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fills the whole buffer from that offset of the uncompressed image; BootError if the file ends before."""
         try:
-            self._image.read_into(segment_offset_in_image, buffer)
+            self._image.read_into(offset, buffer)
         except BootError as error:
             raise BootError(f"{self.path}: {error}") from None
 

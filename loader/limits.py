@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+from pvhboot.shim.abi.elf import ELF_MAGIC
 from pvhboot.shim.abi.x86 import ADDRESS_4G, PAGE_SIZE
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import MIB, ROM_MAX, MachineSpec, Span, ram_spans
 
-from .elf import ELF_MAGIC
 from .kernel import KernelSegment
 from .ranges import align_up
 from .sizes import as_memory, show_size
@@ -48,11 +48,17 @@ def require_reservable(span: Span, ram: Sequence[Span], memory: int, *, from_hos
 def require_ram(span: Span, ram: Sequence[Span], path: str, memory: int, least: int | None) -> None:
     """That a piece of the kernel at `path` lies in RAM; `least` is how much memory would do (None: none)."""
     if not _inside(span, ram):
-        more = "" if least is None else f"; give at least --memory {as_memory(least)}"
         raise BootError(
             f"{path}: {span.name} at {span.start:#x}-{span.end:#x} does not fit into {show_size(memory)} of memory: "
-            f"RAM is {_shown(ram)}{more}"
+            f"RAM is {_shown(ram)}; {more_memory(memory, least)}"
         )
+
+
+def more_memory(memory: int, least: int | None) -> str:
+    """What to do about a kernel that does not fit into `memory` bytes, where `least` would do (None: no size)."""
+    if least is None or least <= memory:
+        return "with more it would not fit either: link it elsewhere, or try --machine bare"
+    return f"give at least --memory {as_memory(least)}"
 
 
 def least_memory(spec: MachineSpec, segments: Sequence[KernelSegment]) -> int | None:
@@ -69,7 +75,8 @@ def least_memory(spec: MachineSpec, segments: Sequence[KernelSegment]) -> int | 
 
 def require_one_range(path: str, segments: Sequence[KernelSegment], lowest: int, ram: Sequence[Span]) -> None:
     """The firmware is told one range for the whole kernel (fw_cfg's kernel address and size), and wants it in RAM."""
-    whole = Span("kernel", segments[0].paddr, segments[-1].end)
+    start = segments[0].paddr
+    whole = Span("kernel", start, start + (segments[-1].end - start) % ADDRESS_4G)  # it is told in 32 bits
     if whole.start < lowest or whole.end > ADDRESS_4G or not _inside(whole, ram):
         raise BootError(
             f"{path}: the kernel at {whole.start:#x}-{whole.end:#x} must lie in one range of RAM, from {lowest:#x} on and "

@@ -15,10 +15,10 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from pvhboot.shim.abi.elf import LAYOUTS, NOTE_ALIGN, NOTE_HEAD
+from pvhboot.shim.abi.elf import LAYOUTS, NOTE_ALIGN, NOTE_HEAD, PF_R, PN_XNUM, PT_NOTE, PT_NULL
 from pvhboot.shim.abi.pvh import NOTE_NAME, XEN_ELFNOTE_PHYS32_ENTRY
 from pvhboot.shim.abi.x86 import ADDRESS_4G
-from pvhboot.shim.elfwriter import PF_R, PT_NOTE, note
+from pvhboot.shim.elfwriter import note
 from pvhboot.shim.errors import BootError
 
 from .elf import Header, NoteSpan, ProgramHeader, note_sections, note_segments, read_header, read_program_headers, require_x86
@@ -28,8 +28,6 @@ from .notes import NOTES_MAX_SIZE, Note, iter_notes
 from .symbols import find_symbol, physical_address
 from .wrapping import require_plain_elf
 
-PT_NULL: Final = 0
-_PN_XNUM: Final = 0xFFFF
 _APPENDED_ALIGN: Final = 8
 _DESCRIPTOR_SIZE: Final = {32: 4, 64: 8}  # bytes
 _XEN: Final = NOTE_NAME.rstrip(b"\0")
@@ -281,8 +279,8 @@ def _placed(image: Image, header: Header, blob: bytes) -> tuple[dict[int, bytes]
     if free is None:
         free = len(table)
         table.append(table[0])
-    if len(table) >= _PN_XNUM:
-        raise BootError(f"{len(table)} program headers with one for the notes: an ELF file has at most {_PN_XNUM - 1}")
+    if len(table) >= PN_XNUM:
+        raise BootError(f"{len(table)} program headers with one for the notes: an ELF file has at most {PN_XNUM - 1}")
     new = {"p_type": PT_NOTE, "p_flags": PF_R, "p_offset": offset, "p_vaddr": 0, "p_paddr": 0}
     new |= {"p_filesz": len(blob), "p_memsz": len(blob), "p_align": NOTE_ALIGN}
     table[free] = table[free]._replace(**new)

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
+from pvhboot.shim.abi.elf import NOTE_ALIGN, NOTE_HEAD
 from pvhboot.shim.abi.pvh import (
     NOTE_NAME,
     PHYS32_RELOC_ALIGN,
@@ -27,8 +28,6 @@ from .image import Image
 # all name the same hundred megabytes.
 NOTES_MAX_SIZE: Final = 1 << 20
 
-_ALIGN: Final = 4
-_HEAD: Final = struct.Struct("<III")  # namesz, descsz, type
 _SHOWN: Final = 8  # how much of a list or a name an error message repeats
 _RELOC_SIZES: Final = (0, 4, 8, 12)  # bytes of a PHYS32_RELOC descriptor
 
@@ -58,15 +57,16 @@ def iter_notes(data: bytes, source: str, where: str) -> Iterator[Note]:
     """
     at = 0
     while at < len(data):
-        if len(data) - at < _HEAD.size:
+        if len(data) - at < NOTE_HEAD.size:
             if any(data[at:]):
                 raise BootError(
-                    f"{source} ({where}): truncated note at +{at:#x}: {len(data) - at} bytes, its header alone has {_HEAD.size}"
+                    f"{source} ({where}): truncated note at +{at:#x}: {len(data) - at} bytes, its header alone has "
+                    f"{NOTE_HEAD.size}"
                 )
             return
-        name_size, descriptor_size, kind = _HEAD.unpack_from(data, at)
-        name_at = at + _HEAD.size
-        descriptor_at = name_at + name_size + -name_size % _ALIGN
+        name_size, descriptor_size, kind = NOTE_HEAD.unpack(data, at)
+        name_at = at + NOTE_HEAD.size
+        descriptor_at = name_at + name_size + -name_size % NOTE_ALIGN
         end = descriptor_at + descriptor_size if descriptor_size else name_at + name_size
         if end > len(data):
             raise BootError(
@@ -75,7 +75,7 @@ def iter_notes(data: bytes, source: str, where: str) -> Iterator[Note]:
             )
         name = data[name_at : name_at + name_size]
         yield Note(name, kind, data[descriptor_at : descriptor_at + descriptor_size], source)
-        at = descriptor_at + descriptor_size + -descriptor_size % _ALIGN
+        at = descriptor_at + descriptor_size + -descriptor_size % NOTE_ALIGN
 
 
 def read_notes(image: Image, spans: Iterable[NoteSpan]) -> Iterator[Note]:

@@ -1,8 +1,9 @@
 """A kernel's place in physical memory, drawn in a few lines of text: what lies where, what is free, what is zeroed."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
+from pvhboot.shim.abi.elf import PF_R, PF_W, PF_X
 from pvhboot.shim.abi.x86 import ADDRESS_4G
 from pvhboot.shim.machines import GIB, KIB, MIB
 
@@ -14,8 +15,8 @@ _FILE: Final = "█"
 _ZEROS: Final = "░"
 _LINE: Final = "─"
 _LINES: Final = ((MIB, "1 MiB"), (GIB, "1 GiB"), (ADDRESS_4G, "4 GiB"))
-_SHOWN: Final = (16, 4)  # of more segments than the sum, the first and the last ones
-_FLAGS: Final = ((4, "R"), (2, "W"), (1, "X"))
+_FIRST, _LAST = 16, 4  # of more than the sum, these are shown
+_FLAGS: Final = ((PF_R, "R"), (PF_W, "W"), (PF_X, "X"))
 
 _UNITS: Final = (
     (1 << 60, "EiB"),
@@ -25,6 +26,17 @@ _UNITS: Final = (
     (MIB, "MiB"),
     (KIB, "KiB"),
 )
+
+
+ItemT = TypeVar("ItemT")
+
+
+def cut(items: Sequence[ItemT], first: int = _FIRST, last: int = _LAST) -> tuple[list[ItemT | None], int]:
+    """So many of the first and the last of many, None for those between, and how many these are; of a few, all."""
+    hidden = len(items) - first - last
+    if hidden <= 1:
+        return [*items], 0
+    return [*items[:first], None, *items[-last:]], hidden
 
 
 def show_flags(flags: int) -> str:
@@ -66,15 +78,14 @@ def draw(loads: Sequence[ProgramHeader], entries: Mapping[str, int]) -> list[str
     segments = sorted((load for load in loads if load.memsz), key=lambda load: (load.paddr, load.memsz))
     if not segments:
         return []
-    hidden = len(segments) - sum(_SHOWN)
-    shown = [*segments[: _SHOWN[0]], None, *segments[-_SHOWN[1] :]] if hidden > 1 else [*segments]
+    shown, hidden = cut(segments)
     edges = _edges(segments)
     rows: list[_Row] = []
     end, whose = 0, ""
     for segment in shown:
         if segment is None:
             rows.append(_Row("", "…", f"{hidden} more segments"))
-            end = max(load.paddr + load.memsz for load in segments[: -_SHOWN[1]])
+            end = max(load.paddr + load.memsz for load in segments[:-_LAST])
             whose = "one of those"
             continue
         while edges and edges[0][0] <= segment.paddr:

@@ -24,7 +24,7 @@ from pvhboot.shim.machines import (
     visible_ram,
 )
 
-from .image import MappableSource
+from .image import MappableSource, pieces
 from .kernel import Kernel, KernelSegment
 from .limits import (
     check_firmware,
@@ -114,12 +114,11 @@ class BootPlan(NamedTuple):
                 _zero(memory.view(segment.paddr + segment.filesz, segment.memsz - segment.filesz))
             return
         view = memoryview(memory).cast("B")  # of whatever items the buffer is made, the index is bytes
-        pieces = self._pieces()
-        end = max(segment.end for segment in self.segments)
-        end = max(end, *(piece.paddr + piece.size for piece in pieces)) if pieces else end
+        loaded = self._pieces()
+        end = max([segment.end for segment in self.segments] + [piece.paddr + piece.size for piece in loaded])
         if len(view) < end:
             raise BootError(f"the buffer of {len(view)} bytes ends before {end:#x}, where the last piece does")
-        for piece in pieces:
+        for piece in loaded:
             piece.source.read_into(piece.offset, view[piece.paddr : piece.paddr + piece.size])
         for segment in self.segments:
             _zero(view[segment.paddr + segment.filesz : segment.end])
@@ -158,13 +157,12 @@ class BootPlan(NamedTuple):
 
     def first_difference(self, memory: ReadableMemory) -> str | None:
         """Compares kernel and modules in `memory` with their files as they are now; says where they differ first."""
-        chunk = memoryview(bytearray(_COPY_CHUNK))
         for name, paddr, size, source, offset in self._kernel_pieces() + self._module_pieces():
-            for at in range(0, size, _COPY_CHUNK):
-                part = chunk[: min(_COPY_CHUNK, size - at)]
-                source.read_into(offset + at, part)
-                if memory.read(paddr + at, len(part)) != part:
-                    return f"{name} was changed between {paddr + at:#x} and {paddr + at + len(part):#x}"
+            at = paddr
+            for part in pieces(source, offset, size):
+                if memory.read(at, len(part)) != part:
+                    return f"{name} was changed between {at:#x} and {at + len(part):#x}"
+                at += len(part)
         for segment in self.segments:
             start, size = segment.paddr + segment.filesz, segment.memsz - segment.filesz
             for at in range(0, size, _COPY_CHUNK):
@@ -173,17 +171,16 @@ class BootPlan(NamedTuple):
                     return f"the zeroed part of the kernel segment at {segment.paddr:#x} was changed behind {start + at:#x}"
         return None
 
+    def kernel_json(self) -> dict[str, Any]:
+        """What is booted and where it is entered; `moved_by` in bytes."""
+        return {"path": self.kernel.path, "kind": self.kernel.kind, "entry": self.entry, "moved_by": self.moved_by}
+
     def to_json(self) -> dict[str, Any]:
         """The plan as plain data, addresses as numbers."""
         return {
             "machine": self.spec.name,
             "memory": self.ram_size,
-            "kernel": {
-                "path": self.kernel.path,
-                "kind": self.kernel.kind,
-                "entry": self.entry,
-                "moved_by": self.moved_by,
-            },
+            "kernel": self.kernel_json(),
             "cmdline": None if self.cmdline is None else self.cmdline.decode(errors="replace"),
             "modules": [
                 {
@@ -251,7 +248,9 @@ def make_plan(
     spans += reserved
     require_disjoint(spans)
     lowest = firmware_end(spec) if told_whole else 0
-    segments = place_kernel(kernel, without(ram, [*spans, Span("", 0, lowest)]), memory, base, one_range=told_whole)
+    free = without(ram, [*spans, Span("", 0, lowest)])
+    least = least_memory(spec, kernel.segments)
+    segments = place_kernel(kernel, free, memory, base, least=least, one_range=told_whole)
     moved_by = segments[0].paddr - kernel.segments[0].paddr
     least = least_memory(spec, segments)
     for number, segment in enumerate(segments):

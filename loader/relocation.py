@@ -6,10 +6,12 @@ Source: Xen xen/include/public/elfnote.h, XEN_ELFNOTE_PHYS32_RELOC. A kernel wit
 from collections.abc import Sequence
 from typing import Final
 
+from pvhboot.shim.abi.x86 import ADDRESS_4G
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import MIB, Span
 
 from .kernel import Kernel, KernelSegment
+from .limits import more_memory
 from .notes import Relocation
 from .ranges import places
 from .sizes import show_size
@@ -18,14 +20,15 @@ _LOWEST: Final = MIB  # what lies below belongs to the firmware, whoever made it
 
 
 def place_kernel(
-    kernel: Kernel, free: Sequence[Span], memory: int, base: int | None, *, one_range: bool
+    kernel: Kernel, free: Sequence[Span], memory: int, base: int | None, *, least: int | None, one_range: bool
 ) -> tuple[KernelSegment, ...]:
     """The segments where they are to be loaded: where they are linked, unless `base` says otherwise, or the kernel does not fit
     there and can be moved: then all of it goes to the lowest place from 1 MiB on that is free.
 
-    `free` are the spans of RAM that nothing else needs, `memory` all RAM in bytes, for the message; with `one_range` the whole
-    kernel must lie in one of them. `base` is the physical address for its lowest segment. BootError if the kernel's notes do
-    not allow that base, or it can be moved and fits nowhere. That it does fit where it is linked, or at `base`, is not checked.
+    `free` are the spans of RAM that nothing else needs; `memory` is all RAM in bytes, and `least` what would do where the
+    kernel is linked, for the message. With `one_range` the whole kernel must lie in one span, as far as 32 bits can tell its
+    size. `base` is the physical address for its lowest segment. BootError if the kernel's notes do not allow that base, or it
+    can be moved and fits nowhere. That it does fit where it is linked, or at `base`, is not checked.
     """
     start, end = kernel.segments[0].paddr, kernel.end
     size = end - start
@@ -34,14 +37,16 @@ def place_kernel(
         if base != start:
             _require_allowed(kernel, base, size)
         return _moved(kernel.segments, base - start)
-    pieces = [(start, end)] if one_range else [(segment.paddr, segment.end) for segment in kernel.segments]
+    pieces = [(segment.paddr, segment.end) for segment in kernel.segments]
+    if one_range:
+        pieces = [(start, start + size % ADDRESS_4G)]
     if relocation is None or all(any(span.start <= a and b <= span.end for span in free) for a, b in pieces):
         return kernel.segments
     found = next(places(free, size, relocation.align, max(relocation.min, _LOWEST), relocation.max), None)
     if found is None:
         raise BootError(
-            f"{kernel.path}: {start:#x}-{end:#x}, where it is linked, is not free, and nowhere else in {show_size(memory)} of "
-            f"memory is room for its {size:#x} bytes: {_allowed(relocation)}; give more with --memory"
+            f"{kernel.path}: does not fit at {start:#x}-{end:#x}, where it is linked, and nowhere else in {show_size(memory)} "
+            f"of memory is room for its {size:#x} bytes: {_allowed(relocation)}; {more_memory(memory, least)}"
         )
     return _moved(kernel.segments, found - start)
 

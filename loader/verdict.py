@@ -1,13 +1,13 @@
 """What each loader, and each kind of guest, would make of a file, and why. The models stand in verdicts/, one a project."""
 
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from .image import Image
 from .kernel import Facts
-from .verdicts.base import ACCEPTS, PVH, Model, Rule, Ruling, Verdict, refuses
+from .verdicts.base import Verdict
 from .verdicts.guests import judge_guests
 from .verdicts.linux_loader import judge_linux_loader
+from .verdicts.own import judge_own
 from .verdicts.qemu import judge_qemu
 from .verdicts.raw import RawFile
 from .verdicts.xen import judge_xen
@@ -24,31 +24,6 @@ class Judged(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True)
-class _Ours:
-    facts: Facts | None
-    reason: str
-
-
-def _decide(case: _Ours) -> Ruling:
-    if case.facts is None:
-        return refuses(case.reason)
-    return Ruling(ACCEPTS, case.reason, PVH, case.facts.entry)
-
-
-_OURS: Final = Model(
-    "pvhboot",
-    "pvhboot",
-    (
-        Rule(
-            "all is checked before anything is loaded; PHYS32_ENTRY named Xen, in any PT_NOTE or else a section, packed to 4",
-            "pvhboot loader/kernel.py: examine",
-            _decide,
-        ),
-    ),
-)
-
-
 def judge(judged: Judged) -> tuple[Verdict, ...]:
     """The verdicts: QEMU, the three that use linux-loader, Xen, pvhboot, then Linux and FreeBSD as guests.
 
@@ -61,6 +36,6 @@ def judge(judged: Judged) -> tuple[Verdict, ...]:
         judge_qemu(outer),
         *judge_linux_loader(outer, inner, codec),
         judge_xen(outer, judged.wrapping, inner, judged.reason),
-        _OURS.judge(_Ours(judged.facts, judged.reason)),
+        judge_own(judged.facts, judged.reason),
         *judge_guests(judged.facts, judged.reason),
     )

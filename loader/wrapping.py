@@ -3,11 +3,11 @@
 from typing import Final
 
 from pvhboot.shim.abi import boot_params
+from pvhboot.shim.abi.elf import ELF_MAGIC
 from pvhboot.shim.errors import BootError
 
 from .bzimage import find_payload, is_bzimage, read_setup_header, unpack
 from .codecs import CODECS, Progress, decompress, find_codec
-from .elf import ELF_MAGIC
 from .image import BytesImage, Image, OpenImage, read_head
 
 _MAGICS: Final = (

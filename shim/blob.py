@@ -5,7 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .elfwriter import PF_R, PF_X, PT_LOAD, ElfSegment, write_elf
+from .abi.elf import PF_R, PF_X, PT_LOAD
+from .elfwriter import ElfSegment, write_elf
 from .listing import ListingLine
 from .machines import rom_span
 

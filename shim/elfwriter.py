@@ -3,30 +3,41 @@
 Source: System V ABI, "Object Files" (ELF header, program headers, symbol table); pyelftools reads ELF, but writes none.
 """
 
-import struct
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from .abi.elf import LAYOUTS, NOTE_ALIGN, NOTE_HEAD, ElfHeader, NoteHead, ProgramHeader32, ProgramHeader64, SectionHeader
+from .abi.elf import (
+    ELF_MAGIC,
+    ELFCLASS32,
+    ELFCLASS64,
+    ELFDATA2LSB,
+    EM_386,
+    EM_X86_64,
+    ET_EXEC,
+    EV_CURRENT,
+    LAYOUTS,
+    NOTE_ALIGN,
+    NOTE_HEAD,
+    SHF_ALLOC,
+    SHF_EXECINSTR,
+    SHT_NOTE,
+    SHT_PROGBITS,
+    SHT_STRTAB,
+    SHT_SYMTAB,
+    STB_GLOBAL,
+    STT_FUNC,
+    ElfHeader,
+    NoteHead,
+    ProgramHeader32,
+    ProgramHeader64,
+    SectionHeader,
+    Symbol32,
+    Symbol64,
+)
 from .abi.x86 import PAGE_SIZE
 
-PT_LOAD: Final = 1
-PT_NOTE: Final = 4
-PF_X: Final = 1
-PF_W: Final = 2
-PF_R: Final = 4
-EM_386: Final = 3
-EM_X86_64: Final = 62
-
-_ET_EXEC: Final = 2
-_SHT_PROGBITS: Final = 1
-_SHT_SYMTAB: Final = 2
-_SHT_STRTAB: Final = 3
-_SHT_NOTE: Final = 7
-_SHF_ALLOC: Final = 2
-_SHF_ALLOC_EXEC: Final = 2 | 4
-_STB_GLOBAL_FUNC: Final = 1 << 4 | 2
 _DATA_ALIGN: Final = 16
+_TEXT_SECTION: Final = 1
 
 
 class ElfSegment(NamedTuple):
@@ -67,7 +78,7 @@ def write_elf(
     """An executable of 32 or 64 bits with a .text section over the segment number `text`, to which the symbols belong, and a
     section of type SHT_NOTE over each of the `note_sections`, which are in no segment."""
     wide = bits == 64
-    header_layout, phdr_layout, shdr_layout = LAYOUTS[bits]
+    header_layout, phdr_layout, shdr_layout, sym_layout = LAYOUTS[bits]
     body = bytearray(header_layout.size + phdr_layout.size * len(segments))
 
     def append(data: bytes, align: int = _DATA_ALIGN, remainder: int = 0) -> int:
@@ -88,17 +99,17 @@ def write_elf(
     code = segments[text]
     sections = [
         ("", (0,) * 9),
-        (".text", (_SHT_PROGBITS, _SHF_ALLOC_EXEC, _vaddr(code), offsets[text], len(code.data), 0, 0, 1, 0)),
-        (".symtab", (_SHT_SYMTAB, 0, 0, symtab_offset, len(symtab), 3, 1, 8, 24 if wide else 16)),
-        (".strtab", (_SHT_STRTAB, 0, 0, strtab_offset, len(names), 0, 0, 1, 0)),
+        (".text", (SHT_PROGBITS, SHF_ALLOC | SHF_EXECINSTR, _vaddr(code), offsets[text], len(code.data), 0, 0, 1, 0)),
+        (".symtab", (SHT_SYMTAB, 0, 0, symtab_offset, len(symtab), 3, 1, 8, sym_layout.size)),
+        (".strtab", (SHT_STRTAB, 0, 0, strtab_offset, len(names), 0, 0, 1, 0)),
         *(
-            (f".note.{number}", (_SHT_NOTE, _SHF_ALLOC, 0, offset, len(notes), 0, 0, NOTE_ALIGN, 0))
+            (f".note.{number}", (SHT_NOTE, SHF_ALLOC, 0, offset, len(notes), 0, 0, NOTE_ALIGN, 0))
             for number, (notes, offset) in enumerate(zip(note_sections, notes_offsets, strict=True))
         ),
     ]
     section_names = b"".join(name.encode() + b"\0" for name, _ in sections) + b".shstrtab\0"
     section_names_offset = append(section_names)
-    sections.append((".shstrtab", (_SHT_STRTAB, 0, 0, section_names_offset, len(section_names), 0, 0, 1, 0)))
+    sections.append((".shstrtab", (SHT_STRTAB, 0, 0, section_names_offset, len(section_names), 0, 0, 1, 0)))
     sections_offset = append(
         b"".join(
             shdr_layout.pack(SectionHeader(section_names.index(f"{name}\0".encode()), *fields)) for name, fields in sections
@@ -119,15 +130,15 @@ def write_elf(
         at = header_layout.size + phdr_layout.size * index
         body[at : at + phdr_layout.size] = phdr_layout.pack((ProgramHeader64 if wide else ProgramHeader32)(**fields))
     head = ElfHeader(
-        ei_mag=b"\x7fELF",
-        ei_class=2 if wide else 1,
-        ei_data=1,
-        ei_version=1,
+        ei_mag=ELF_MAGIC,
+        ei_class=ELFCLASS64 if wide else ELFCLASS32,
+        ei_data=ELFDATA2LSB,
+        ei_version=EV_CURRENT,
         ei_osabi=0,
         ei_pad=bytes(8),
-        e_type=_ET_EXEC,
+        e_type=ET_EXEC,
         e_machine=EM_X86_64 if wide else EM_386,
-        e_version=1,
+        e_version=EV_CURRENT,
         e_entry=entry,
         e_phoff=header_layout.size,
         e_shoff=sections_offset,
@@ -148,12 +159,11 @@ def _vaddr(segment: ElfSegment) -> int:
 
 
 def _symbol_table(wide: bool, symbols: Mapping[str, int]) -> tuple[bytes, bytes]:
-    """The symbols as functions of section 1, and their names."""
-    table, names = bytearray(24 if wide else 16), bytearray(1)
+    """The symbols as functions of .text, and their names."""
+    layout, record = LAYOUTS[64 if wide else 32].symbol, Symbol64 if wide else Symbol32
+    table, names = bytearray(layout.size), bytearray(1)
     for name, value in sorted(symbols.items(), key=lambda item: (item[1], item[0])):
-        if wide:
-            table += struct.pack("<IBBHQQ", len(names), _STB_GLOBAL_FUNC, 0, 1, value, 0)
-        else:
-            table += struct.pack("<IIIBBH", len(names), value, 0, _STB_GLOBAL_FUNC, 0, 1)
+        fields = {"st_name": len(names), "st_info": STB_GLOBAL << 4 | STT_FUNC, "st_shndx": _TEXT_SECTION}
+        table += layout.pack(record(**fields, st_value=value, st_size=0, st_other=0))
         names += name.encode() + b"\0"
     return bytes(table), bytes(names)

@@ -61,6 +61,7 @@ def guest_symbols(origin: int = GUEST_PADDR) -> dict[str, int]:
         **{name: getattr(paging, name) for name in _PAGING},
         "PAGE_SIZE": x86.PAGE_SIZE,
         "MSR_EFER": x86.MSR_EFER,
+        "MODINFO_ALIGN": freebsd.MODINFO_ALIGN,
         "MODINFO_TYPE": freebsd.MODINFO_TYPE,
         "XENHEADER_HAS_MODULEP_OFFSET": freebsd.XENHEADER_HAS_MODULEP_OFFSET,
         "FREEBSD_FREE_BYTES": FREEBSD_FREE_BYTES,

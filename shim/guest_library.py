@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from .abi import freebsd, pvh
+from .abi.elf import E_MACHINE, EI_DATA, ELFDATA2MSB, EM_X86_64
 from .abi.x86 import ADDRESS_4G, PAGE_SIZE
-from .elfwriter import EM_X86_64, note
+from .elfwriter import note
 from .errors import BootError
 from .guest_image import GuestImage
 from .guest_layout import GUEST_FILE_BYTES, GUEST_MEMORY_BYTES, GUEST_PADDR
@@ -60,7 +61,7 @@ def _reloc(*values: int) -> bytes:
 
 _BUILD_ID: Final = note(b"GNU\0", 3, bytes(range(20)))
 _ODD: Final = note(b"Vendor\0", 7, b"odd")  # a name and a descriptor that are no multiples of 4
-_XEN_OTHERS: Final = _xen(6, b"none\0") + _xen(3, _number(_LINUX_MAP))  # GUEST_OS, VIRT_BASE
+_XEN_OTHERS: Final = _xen(pvh.XEN_ELFNOTE_GUEST_OS, b"none\0") + _xen(pvh.XEN_ELFNOTE_VIRT_BASE, _number(_LINUX_MAP))
 
 _ENTRY_4: Final = EntryNote(4)
 _ENTRY_8: Final = EntryNote(8)
@@ -221,20 +222,20 @@ _FREEBSD: Final = Guest(
         notes=(
             Notes(
                 (
-                    _xen(6, b"FreeBSD\0"),  # GUEST_OS
-                    _xen(7, b"stand-in\0"),  # GUEST_VERSION
-                    _xen(5, b"xen-3.0\0"),  # XEN_VERSION
-                    _xen(3, _number(freebsd.KERNBASE)),  # VIRT_BASE
-                    _xen(4, _number(0)),  # PADDR_OFFSET
-                    _xen(1, _FREEBSD_VIRTUAL),  # ENTRY
+                    _xen(pvh.XEN_ELFNOTE_GUEST_OS, b"FreeBSD\0"),
+                    _xen(pvh.XEN_ELFNOTE_GUEST_VERSION, b"stand-in\0"),
+                    _xen(pvh.XEN_ELFNOTE_XEN_VERSION, b"xen-3.0\0"),
+                    _xen(pvh.XEN_ELFNOTE_VIRT_BASE, _number(freebsd.KERNBASE)),
+                    _xen(pvh.XEN_ELFNOTE_PADDR_OFFSET, _number(0)),
+                    _xen(pvh.XEN_ELFNOTE_ENTRY, _FREEBSD_VIRTUAL),
                     _xen(
                         10, b"writable_descriptor_tables|auto_translated_physmap|supervisor_mode_kernel|hvm_callback_vector\0"
                     ),
-                    _xen(9, b"yes\0"),  # PAE_MODE
-                    _xen(13, _number(1, 4) + _number(1, 4)),  # L1_MFN_VALID
-                    _xen(8, b"generic\0"),  # LOADER
-                    _xen(14, _number(0, 4)),  # SUSPEND_CANCEL
-                    _xen(11, b"yes\0"),  # BSD_SYMTAB
+                    _xen(pvh.XEN_ELFNOTE_PAE_MODE, b"yes\0"),
+                    _xen(pvh.XEN_ELFNOTE_L1_MFN_VALID, _number(1, 4) + _number(1, 4)),
+                    _xen(pvh.XEN_ELFNOTE_LOADER, b"generic\0"),
+                    _xen(pvh.XEN_ELFNOTE_SUSPEND_CANCEL, _number(0, 4)),
+                    _xen(pvh.XEN_ELFNOTE_BSD_SYMTAB, b"yes\0"),
                     _ENTRY_4,
                 )
             ),
@@ -250,14 +251,12 @@ def _patched(at: int, new: bytes) -> Callable[[bytes], bytes]:
     return lambda data: data[:at] + new + data[at + len(new) :]
 
 
-_EI_DATA: Final = 5
-_E_MACHINE: Final = 18  # in both classes
 _EM_AARCH64: Final = 183
 
 
 def _big_endian(data: bytes) -> bytes:
     """It calls itself so; no other field than e_machine is read in that order."""
-    return _patched(_EI_DATA, b"\2")(_patched(_E_MACHINE, EM_X86_64.to_bytes(2, "big"))(data))
+    return _patched(EI_DATA, bytes([ELFDATA2MSB]))(_patched(E_MACHINE, EM_X86_64.to_bytes(2, "big"))(data))
 
 
 def _with_notes(*notes: EntryNote | bytes, bits: int = 64) -> Recipe:
@@ -312,7 +311,7 @@ _REFUSED: Final = (
     Guest(
         "refused-reloc-5",
         "PHYS32_RELOC with 5 bytes",
-        _with_notes(_xen(19, bytes(5)), _ENTRY_8),
+        _with_notes(_xen(pvh.XEN_ELFNOTE_PHYS32_RELOC, bytes(5)), _ENTRY_8),
         "the PHYS32_RELOC note in PT_NOTE 0 has a descriptor of 5 bytes: 0, 4, 8 or 12 would be right (alignment, lowest and "
         "highest address)",
     ),
@@ -359,7 +358,7 @@ _REFUSED: Final = (
         "for AArch64",
         Recipe(),
         "ELF for the machine EM_AARCH64: PVH is for EM_386 and EM_X86_64",
-        _patched(_E_MACHINE, _number(_EM_AARCH64, 2)),
+        _patched(E_MACHINE, _number(_EM_AARCH64, 2)),
     ),
 )
 

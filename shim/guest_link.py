@@ -6,9 +6,10 @@ A recipe need not be right: what a loader has to refuse is made here too.
 from typing import Final, NamedTuple
 
 from .abi import pvh
+from .abi.elf import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE
 from .abi.paging import LARGE_PAGE
 from .abi.x86 import ADDRESS_4G, PAGE_SIZE
-from .elfwriter import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE, ElfSegment, note, write_elf
+from .elfwriter import ElfSegment, note, write_elf
 from .errors import BootError
 from .guest_image import GuestImage, get_address, put_address
 from .guest_layout import (

@@ -15,11 +15,6 @@ GUEST_BITS = (64, 32)
 _IMAGE = "guest"
 
 
-def guest_name(bits: int) -> str:
-    """The file name of the plain conformance guest of that ELF class."""
-    return guest_file_name(f"elf{bits}")
-
-
 def guest_file_name(name: str) -> str:
     """The file name of a guest of the library."""
     return f"guest-{name}"

@@ -5,8 +5,9 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 
+from pvhboot.shim.abi.elf import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE
 from pvhboot.shim.abi.pvh import NOTE_NAME, XEN_ELFNOTE_PHYS32_ENTRY
-from pvhboot.shim.elfwriter import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE, ElfSegment, note, write_elf
+from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
 
 PADDR = 0x100000  # of the segment that holds the entry
 CODE = b"\xfa" + b"\xf4\xeb\xfd" * 21  # cli; then hlt, jmp back, over and over: 64 bytes

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pvhboot.shim.abi import interrupts, pvh
+from pvhboot.shim.abi.elf import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE
 from pvhboot.shim.assembler import assemble
-from pvhboot.shim.elfwriter import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE, ElfSegment, note, write_elf
+from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
 from pvhboot.shim.source import Unit
 
 CODE, GDT, IDT, TSS, LOG, VARS = 0x100000, 0x200000, 0x201000, 0x202000, 0x203000, 0x206000

@@ -83,7 +83,20 @@ def test_a_library_is_imported_where_it_belongs(package, path):
 def test_slow_libraries_are_lazy():
     code = "import sys, pvhboot.emu, pvhboot.emu.cli, pvhboot.emu.session, pvhboot.emu.commands.boot; print(*sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"keystone", "unicorn", "capstone", "elftools", "lz4", "zstandard"} & set(out)
+    assert not {"keystone", "unicorn", "capstone", "elftools", "lz4", "zstandard", "hypothesis"} & set(out)
+
+
+def test_the_loader_imports_what_decompresses_when_it_is_met():
+    """All of the loader but its strategies. (In emu, tempfile brings bz2 and lzma along.)"""
+    names = [
+        "pvhboot." + ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in modules()
+        if path.relative_to(ROOT).parts[0] == "loader" and "strategies" not in path.parts
+    ]
+    code = f"import sys, importlib; [importlib.import_module(name) for name in {names!r}]; print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "pvhboot.loader.codecs" in out
+    assert not {"elftools", "lz4", "zstandard", "lzma", "bz2", "zlib", "hypothesis"} & set(out)
 
 
 def test_a_prebuilt_boot_needs_no_assembler():

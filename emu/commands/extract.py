@@ -3,7 +3,8 @@
 import argparse
 from typing import IO
 
-from pvhboot.loader.extraction import copy_of, extract
+from pvhboot.loader.extraction import extract
+from pvhboot.loader.image import pieces
 from pvhboot.loader.inspection import inspect
 
 from ..progress import shown_progress
@@ -17,7 +18,7 @@ def run(arguments: argparse.Namespace) -> int:
         extracted = extract(arguments.kernel, progress)
 
     def write(file: IO[bytes]) -> None:
-        for piece in copy_of(extracted.image):
+        for piece in pieces(extracted.image, 0, extracted.image.size):
             file.write(piece)
 
     write_files([(arguments.output, write)], [arguments.kernel])

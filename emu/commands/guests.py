@@ -18,7 +18,8 @@ from .common import write_files
 
 MANIFEST = "guests.json"
 _EXIT_VALUES = {
-    0: "every check is met",
+    "0": "every check is met",
+    f"1-{GUEST_ELF_ENTRY - 1}": "so many checks have failed",
     GUEST_ELF_ENTRY: "entered where the ELF header says, not where the note does",
     GUEST_FREEBSD_HALT: "FreeBSD would have stopped; the last line says why",
     GUEST_NO_STACK: "ss does not reach what ds does; nothing is printed",
@@ -27,12 +28,14 @@ _EXIT_VALUES = {
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the guests that are named, or all, and lists them."""
-    if arguments.output is None and not arguments.list:
+    if arguments.output is None and not arguments.list and not arguments.json:
         raise BootError("name a directory for the guests with -o DIR, or look at their list with --list")
+    if arguments.output is not None and arguments.list:
+        raise BootError("--list writes nothing: leave out either that or -o")
     chosen = [guest(name) for name in dict.fromkeys(arguments.name)] or LIBRARY
     files = {one.name: one.build(guest_image()) for one in chosen}
     manifest = json.dumps(_manifest(chosen, files), indent=2)
-    if not arguments.list:
+    if arguments.output is not None:
         directory = arguments.output
         try:
             os.makedirs(directory, exist_ok=True)
@@ -42,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         written = [(os.path.join(directory, guest_file_name(name)), data) for name, data in files.items()]
         write_files([*written, (os.path.join(directory, MANIFEST), f"{manifest}\n".encode())])
     print(manifest if arguments.json else _table(chosen))
-    if not arguments.list and not arguments.json:
+    if arguments.output is not None and not arguments.json:
         count = len(chosen)
         print(f"{count} {'guest' if count == 1 else 'guests'} and {MANIFEST} written to {arguments.output}")
     return 0

@@ -44,10 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
                     file.write(piece)
 
         write_files([(output, write)], [part.path for part in parts if isinstance(part, Existing)])
+    packed = codec if any(not isinstance(part, Existing) for part in parts) else ""
     written = "" if buffer.size == buffer.unpacked else f", {buffer.size} as written"
     archives = "" if len(parts) == 1 else f"{len(parts)} archives, "
     entries = f"{buffer.entries} {'entry' if buffer.entries == 1 else 'entries'}"
-    print(f"{output}: {archives}{entries}, {buffer.unpacked} bytes{written}{f' ({codec})' if codec else ''}")
+    print(f"{output}: {archives}{entries}, {buffer.unpacked} bytes{written}{f' ({packed})' if packed else ''}")
     return 0
 
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from pvhboot.loader.extraction import copy_of
-from pvhboot.loader.image import FileImage
-from pvhboot.loader.inspection import inspect
+from pvhboot.loader.image import FileImage, pieces
+from pvhboot.loader.inspection import Inspection, inspect
 from pvhboot.loader.note_injection import Injection, find_entry, inject
 from pvhboot.loader.sizes import parse_address
+from pvhboot.shim.abi.elf import PF_X
 from pvhboot.shim.errors import BootError
 
 from ..report.inspection import kernel_line, verdict_lines
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         def write(file: IO[bytes]) -> None:
             with _about(path):
-                for piece in copy_of(injection.image):
+                for piece in pieces(injection.image, 0, injection.image.size):
                     file.write(piece)
 
         write_files([(arguments.output, write)], [path])
@@ -35,8 +35,14 @@ def run(arguments: argparse.Namespace) -> int:
         image.close()
     print("\n".join(f"{arguments.output}: {line}" for line in _lines(injection)))
     found = inspect(arguments.output)
-    print("\n".join([kernel_line(found), *verdict_lines(found)]))
+    print("\n".join([kernel_line(found), *verdict_lines(found), *_warnings(found, injection.entry)]))
     return 0
+
+
+def _warnings(found: Inspection, entry: int) -> list[str]:
+    loads = (header for header in found.headers if header.type == "PT_LOAD" and not header.flags & PF_X)
+    holders = [header for header in loads if header.paddr <= entry < header.paddr + header.filesz]
+    return [f"{found.path}: warning: the entry lies in {header.name}, which is not marked as code" for header in holders]
 
 
 @contextmanager

@@ -23,9 +23,7 @@ _EFLAGS: Final = 176
 _HFLAGS: Final = 216
 _SEGMENTS: Final = 224
 _CR: Final = 464
-_CR2: Final = _CR + 2 * 8
 _EFER: Final = 632
-_END: Final = _EFER + 8
 _ERROR_CODE: Final = 0x1530
 _EXCEPTION_IS_INT: Final = 0x1534
 _OLD_EXCEPTION: Final = 0x15A0
@@ -33,6 +31,8 @@ _SIZE: Final = 5608
 
 _ORDER: Final = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr", "gdtr", "idtr")
 _SEGMENT: Final = struct.Struct("<IIQII")  # selector, padding, base, limit, flags
+_GENERAL: Final = struct.Struct("<16Q")
+_CONTROL: Final = struct.Struct("<5Q")
 
 # What QEMU's translator derives from segments and modes, and keeps in `hflags`.
 _HF_CPL: Final = 3
@@ -81,6 +81,19 @@ class _Field:
         self._struct.pack_into(state.data, self._offset, value)
 
 
+class _Registers:
+    """Numbers that follow one another in the context, as an attribute."""
+
+    def __init__(self, offset: int, layout: struct.Struct) -> None:
+        self._offset, self._struct = offset, layout
+
+    def __get__(self, state: "LiveContext", _owner: type) -> tuple[int, ...]:
+        return self._struct.unpack_from(state.data, self._offset)
+
+    def __set__(self, state: "LiveContext", values: tuple[int, ...]) -> None:
+        self._struct.pack_into(state.data, self._offset, *values)
+
+
 class LiveContext:
     """A CPU context that can be changed: saved when this is made, back in the engine by `restore`.
 
@@ -93,6 +106,7 @@ class LiveContext:
     efer = _Field(_EFER, "Q")
     error_code, is_software_interrupt = _Field(_ERROR_CODE, "i"), _Field(_EXCEPTION_IS_INT, "i")
     old_exception = _Field(_OLD_EXCEPTION, "i")  # which is being delivered: an exception is judged by it
+    general, control = _Registers(_GPR, _GENERAL), _Registers(_CR, _CONTROL)  # RAX to R15 as they are encoded; CR0 to CR4
 
     def __init__(self, uc: Any) -> None:
         self._uc, self._context = uc, uc.context_save()
@@ -127,12 +141,16 @@ class LiveContext:
         selector, _, base, limit, attributes = _SEGMENT.unpack_from(self.data, _SEGMENTS + _ORDER.index(name) * _SEGMENT.size)
         return HiddenSegment(selector & 0xFFFF, base, limit, attributes)
 
-    def load_segments(self, segments: Mapping[str, HiddenSegment], cpl: int) -> None:
-        """Loads segment registers, for code of privilege level `cpl`; what QEMU derives from them follows. EFLAGS is that of
-        the code already."""
+    def put_segments(self, segments: Mapping[str, HiddenSegment]) -> None:
+        """Writes segment registers, gdtr and idtr among them, and nothing that QEMU derives from them."""
         for name, (selector, base, limit, attributes) in segments.items():
             at = _SEGMENTS + _ORDER.index(name) * _SEGMENT.size
             _SEGMENT.pack_into(self.data, at, selector, 0, base, limit, attributes)
+
+    def load_segments(self, segments: Mapping[str, HiddenSegment], cpl: int) -> None:
+        """Loads segment registers, for code of privilege level `cpl`; what QEMU derives from them follows. EFLAGS is that of
+        the code already."""
+        self.put_segments(segments)
         code, stack = self.segment("cs"), self.segment("ss")
         hflags = self.hflags & ~(_HF_CPL | _HF_CS32 | _HF_CS64 | _HF_SS32 | _HF_ADDSEG) | cpl
         if stack.has(x86.DESC_DB):
@@ -159,7 +177,7 @@ class CpuContext(NamedTuple):
     cr: tuple[int, ...]
 
 
-def _flags(segment: Segment) -> int:
+def _hidden(segment: Segment) -> HiddenSegment:
     bits = segment.type << x86.DESC_TYPE_SHIFT
     for present, bit in (
         (segment.s, x86.DESC_S),
@@ -169,42 +187,30 @@ def _flags(segment: Segment) -> int:
         (segment.g, x86.DESC_G),
     ):
         bits |= bit if present else 0
-    return bits >> x86.ATTRIBUTE_SHIFT
+    return HiddenSegment(segment.selector, segment.base, segment.limit, bits >> x86.ATTRIBUTE_SHIFT)
 
 
 def read_context(uc: Any) -> CpuContext:
     """The hidden state of a stopped engine."""
-    data = ctypes.string_at(uc.context_save().context, _END)
-    segments: dict[str, Segment] = {}
-    tables: dict[str, tuple[int, int]] = {}
-    for index, name in enumerate(_ORDER):
-        selector, _, base, limit, flags = _SEGMENT.unpack_from(data, _SEGMENTS + index * _SEGMENT.size)
-        segments[name] = x86.segment_from_attributes(selector, base, limit, flags)
-        tables[name] = (base, limit)
-    return CpuContext(segments, *tables["gdtr"], *tables["idtr"], struct.unpack_from("<5Q", data, _CR))
+    cpu = LiveContext(uc)
+    hidden = {name: cpu.segment(name) for name in _ORDER}
+    segments = {name: x86.segment_from_attributes(*segment) for name, segment in hidden.items()}
+    gdtr, idtr = hidden["gdtr"], hidden["idtr"]
+    return CpuContext(segments, gdtr.base, gdtr.limit, idtr.base, idtr.limit, cpu.control)
 
 
 def write_reset_state(uc: Any) -> None:
     """The architectural state after a reset: CS based at 0xffff0000 in real mode, which no register write can reach."""
     import unicorn.x86_const as const
 
-    context = uc.context_save()
-    data = bytearray(ctypes.string_at(context.context, _END))
-    gpr = [0] * 16
-    gpr[2] = x86.RESET_EDX
-    struct.pack_into("<16Q", data, _GPR, *gpr)
-    struct.pack_into("<Q", data, _RIP, x86.RESET_IP)
-    struct.pack_into("<I", data, _HFLAGS, _HFLAGS_REAL_MODE)
+    cpu = LiveContext(uc)
+    cpu.general = (0, 0, x86.RESET_EDX, *[0] * 13)
+    cpu.rip, cpu.hflags, cpu.efer = x86.RESET_IP, _HFLAGS_REAL_MODE, 0
+    cpu.control = (x86.RESET_CR0, 0, 0, 0, 0)
     table = Segment(0, 0, x86.RESET_TABLE_LIMIT, 0, False, False, False, False, False)
     reset = {"cs": x86.RESET_CS, "ldtr": x86.RESET_LDTR, "tr": x86.RESET_TR, "gdtr": table, "idtr": table}
-    for index, name in enumerate(_ORDER):
-        segment = reset.get(name, x86.RESET_DATA)
-        at = _SEGMENTS + index * _SEGMENT.size
-        _SEGMENT.pack_into(data, at, segment.selector, 0, segment.base, segment.limit, _flags(segment))
-    struct.pack_into("<5Q", data, _CR, x86.RESET_CR0, 0, 0, 0, 0)
-    struct.pack_into("<Q", data, _EFER, 0)
-    ctypes.memmove(context.context, bytes(data), len(data))
-    uc.context_restore(context)
+    cpu.put_segments({name: _hidden(reset.get(name, x86.RESET_DATA)) for name in _ORDER})
+    cpu.restore()
     uc.reg_write(const.UC_X86_REG_EFLAGS, x86.RESET_EFLAGS)
 
 
@@ -219,18 +225,14 @@ def probe(uc: Any, release: str) -> None:
     uc.reg_write(const.UC_X86_REG_RIP, 0x5EED)
     uc.reg_write(const.UC_X86_REG_GDTR, (0, 0x12345000, 0x2F, 0))
     uc.reg_write(const.UC_X86_REG_CR2, 0x5EED2)
-    context = uc.context_save()
-    size = context.size
-    data = ctypes.string_at(context.context, min(size, _END))
     found = (
-        len(data) == _END
-        and list(struct.unpack_from("<16Q", data, _GPR)) == marks
-        and struct.unpack_from("<Q", data, _RIP) == (0x5EED,)
-        and read_context(uc)[1:3] == (0x12345000, 0x2F)
-        and struct.unpack_from("<Q", data, _EFER) == (uc.reg_read(const.UC_X86_REG_MSR, x86.MSR_EFER),)
-        and size == _SIZE
-        and (live := LiveContext(uc)).cr2 == 0x5EED2
-        and live.old_exception == _NO_EXCEPTION
+        uc.context_save().size == _SIZE
+        and (cpu := LiveContext(uc)).general == tuple(marks)
+        and cpu.rip == 0x5EED
+        and cpu.cr2 == 0x5EED2
+        and cpu.segment("gdtr")[1:3] == (0x12345000, 0x2F)
+        and cpu.efer == uc.reg_read(const.UC_X86_REG_MSR, x86.MSR_EFER)
+        and cpu.old_exception == _NO_EXCEPTION
     )
     if not found or release not in KNOWN_RELEASES:
         raise BootError(f"unicorn {release} keeps its CPU context in an unknown layout: install unicorn=={KNOWN_RELEASES[-1]}")

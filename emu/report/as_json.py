@@ -6,13 +6,15 @@ from ..session import Outcome
 
 
 def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
-    """Engine, stop, handoff, start_info, memmap, modules, cmdline, findings, blob and counts."""
+    """Engine, machine, kernel, stop, handoff, start_info, memmap, modules, cmdline, findings, blob and counts."""
     stop, handoff, tables = outcome.run.stop, outcome.handoff, outcome.tables
     place = None if stop.rip is None else outcome.blob.locate(stop.rip)
     return {
         "ok": outcome.ok,
         "engine": outcome.engine,
         "machine": outcome.plan.spec.name,
+        "memory": outcome.plan.ram_size,
+        "kernel": outcome.plan.kernel_json(),
         "stop": {
             "reason": stop.reason,
             "detail": stop.detail,

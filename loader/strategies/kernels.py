@@ -4,7 +4,19 @@ import struct
 from typing import Final, NamedTuple
 
 from hypothesis import strategies as st
-from pvhboot.shim.abi.elf import ELFDATA2LSB, ELF_MAGIC, EM_386, EM_X86_64, PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE, SHT_NOTE, SHT_STRTAB
+from pvhboot.shim.abi.elf import (
+    ELF_MAGIC,
+    ELFDATA2LSB,
+    EM_386,
+    EM_X86_64,
+    PF_R,
+    PF_W,
+    PF_X,
+    PT_LOAD,
+    PT_NOTE,
+    SHT_NOTE,
+    SHT_STRTAB,
+)
 from pvhboot.shim.abi.pvh import (
     NOTE_NAME,
     PHYS32_RELOC_ALIGN,

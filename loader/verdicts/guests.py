@@ -7,13 +7,13 @@ and sys/x86/xen/pv.c (hammer_time_xen). What the handoff itself must hold is che
 from dataclasses import dataclass
 from typing import Final
 
+from pvhboot.shim.abi.paging import LARGE_PAGE
 from pvhboot.shim.abi.pvh import BOOT_STRUCTURES_END
+from pvhboot.shim.abi.x86 import PAGE_SIZE
 
 from ..kernel import Facts
+from ..ranges import align_up
 from .base import ACCEPTS, PVH, Model, Rule, Ruling, Verdict, refuses
-
-_PAGE: Final = 0x1000
-_LINUX_ALIGN: Final = 0x200000
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class _Case:
         return self.known.segments[-1].end
 
 
-def _entry(case: _Case) -> Ruling | None:
-    return refuses("no PVH entry to be handed over to") if case.facts is None else None
+def _loadable(case: _Case) -> Ruling | None:
+    return refuses(case.why) if case.facts is None else None
 
 
 def _below(case: _Case) -> Ruling | None:
@@ -44,15 +44,14 @@ def _below(case: _Case) -> Ruling | None:
 
 
 def _room(case: _Case) -> Ruling | None:
-    end = case.end + -case.end % _PAGE
-    if end + _PAGE <= BOOT_STRUCTURES_END:
+    if align_up(case.end, PAGE_SIZE) + PAGE_SIZE <= BOOT_STRUCTURES_END:
         return None
     return refuses(f"the kernel reaches to {case.end:#x}: its first page tables come behind it, and must lie below 1 GiB")
 
 
 def _aligned(case: _Case) -> Ruling | None:
     first = case.known.segments[0].paddr
-    if case.known.bits == 32 or not first % _LINUX_ALIGN:
+    if case.known.bits == 32 or not first % LARGE_PAGE:
         return None
     return refuses(f"the kernel begins at {first:#x}: a 64-bit Linux maps itself in pages of 2 MiB")
 
@@ -67,11 +66,13 @@ def _accepted(case: _Case) -> Ruling:
     return Ruling(ACCEPTS, reason, PVH, facts.entry)
 
 
+_LOADABLE: Final = "it must be loadable and have a PVH entry"
+
 LINUX: Final = Model(
     "linux",
     "as a Linux guest",
     (
-        Rule("it must have a PVH entry", "Linux arch/x86/platform/pvh/head.S: pvh_start_xen", _entry),
+        Rule(_LOADABLE, "Linux arch/x86/platform/pvh/head.S: pvh_start_xen", _loadable),
         Rule("the kernel with its bss must lie below 1 GiB", "Linux arch/x86/platform/pvh/head.S: pvh_start_xen", _below),
         Rule("its start must be at a multiple of 2 MiB", "Linux arch/x86/Kconfig: PHYSICAL_ALIGN", _aligned),
         Rule("the kernel with its bss must lie below 1 GiB", "Linux arch/x86/platform/pvh/head.S: pvh_start_xen", _accepted),
@@ -81,7 +82,7 @@ FREEBSD: Final = Model(
     "freebsd",
     "as a FreeBSD guest",
     (
-        Rule("it must have a PVH entry", "FreeBSD sys/amd64/amd64/xen-locore.S: xen_start32", _entry),
+        Rule(_LOADABLE, "FreeBSD sys/amd64/amd64/xen-locore.S: xen_start32", _loadable),
         Rule("it must be an ELF64", "FreeBSD sys/amd64/amd64/xen-locore.S: xen_start32", _amd64),
         Rule("the kernel with its bss must lie below 1 GiB", "FreeBSD sys/amd64/amd64/xen-locore.S: xen_start32", _below),
         Rule("a free page must follow it below 1 GiB", "FreeBSD sys/x86/xen/pv.c: hammer_time_xen", _room),

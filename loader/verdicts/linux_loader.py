@@ -7,16 +7,15 @@ Vm::load_kernel (commit dea50dfc); libkrun src/vmm/src/builder.rs, load_external
 RAM is taken to be as large as need be, up to the hole below 4 GiB, and above 4 GiB.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pvhboot.shim.abi import boot_params
-from pvhboot.shim.abi.elf import ELFDATA2LSB, LAYOUTS
+from pvhboot.shim.abi.elf import ELF_MAGIC, ELFCLASS32, ELFDATA2LSB, LAYOUTS, NOTE_ALIGN, NOTE_HEAD, PT_LOAD, PT_NOTE
 from pvhboot.shim.abi.pvh import NOTE_NAME, XEN_ELFNOTE_PHYS32_ENTRY
 from pvhboot.shim.abi.x86 import ADDRESS_4G
-from pvhboot.shim.elfwriter import PT_LOAD, PT_NOTE
 
-from ..elf import ELF_MAGIC
 from .base import (
     ACCEPTS,
     ELF64_ENTRY,
@@ -38,9 +37,7 @@ _HIGH_MEMORY: Final = 0x100000  # what Firecracker and Cloud Hypervisor give as 
 _HOLE_START: Final = 0xC0000000  # of Cloud Hypervisor and newer Firecrackers, the lowest
 _LAYOUTS: Final = LAYOUTS[64]  # whatever the class
 _OFFSET_MAX: Final = (1 << 63) - 1  # of a seek in a file
-_NOTE_HEAD: Final = 12  # bytes
 _OLDER: Final = "InvalidElfMagicNumber): give them the ELF file in it, if there is one, by `pvhboot extract`"
-_NOTE_ALIGN: Final = 4  # since 0.9.0; before, the p_align
 _U32_MAX: Final = (1 << 32) - 1
 
 
@@ -66,11 +63,6 @@ class Case:
         assert header is not None
         return header
 
-    def field(self, what: tuple[int, str]) -> int:
-        """A field of the setup header; 0 behind the end of the file."""
-        offset, code = what
-        return int.from_bytes(self.raw.take(offset, {"B": 1, "H": 2, "I": 4}[code[-1]]), "little")
-
 
 def _error(variant: str, why: str) -> Ruling:
     return refuses(f"{variant}: {why}")
@@ -92,7 +84,7 @@ def _header_size(case: Case) -> Ruling | None:
     size, right = case.header.e_phentsize, _LAYOUTS.program_header.size
     if size == right:
         return None
-    why = ": an ELF32, read as an ELF64" if case.header.ei_class == 1 else ""
+    why = ": an ELF32, read as an ELF64" if case.header.ei_class == ELFCLASS32 else ""
     return _error("InvalidProgramHeaderSize", f"e_phentsize is {size}, not {right}{why}")
 
 
@@ -143,19 +135,20 @@ def _note(case: Case, name: str, header: Any) -> Ruling | None:
         case.notes += 1
         if case.notes > NOTES_MAX:
             return Ruling(UNKNOWN, f"more than {NOTES_MAX} notes up to {name}: not followed further")
-        head = case.raw.take(at + walked, _NOTE_HEAD + len(NOTE_NAME))
-        if len(head) < _NOTE_HEAD:
+        head = case.raw.take(at + walked, NOTE_HEAD.size + len(NOTE_NAME))
+        if len(head) < NOTE_HEAD.size:
             return _error("ReadNoteHeader", f"the file ends within the header of a note in {name}")
-        namesz, descsz, kind = (int.from_bytes(head[field : field + 4], "little") for field in (0, 4, 8))
+        namesz, descsz, kind = NOTE_HEAD.unpack(head)
         if kind == XEN_ELFNOTE_PHYS32_ENTRY and namesz == len(NOTE_NAME):
-            if len(head) < _NOTE_HEAD + namesz:
+            if len(head) < NOTE_HEAD.size + namesz:
                 return _error("ReadNoteHeader", f"the file ends within the name of a note in {name}")
-            if head[_NOTE_HEAD:] == NOTE_NAME:
+            if head[NOTE_HEAD.size :] == NOTE_NAME:
                 return _entry(case, name, at + walked + len(head), descsz)
-        sizes = [size + -size % _NOTE_ALIGN for size in (namesz, descsz)]
+        # Since 0.9.0; before, by the p_align.
+        sizes = [size + -size % NOTE_ALIGN for size in (namesz, descsz)]
         if max(sizes) > _U32_MAX:
             return _error("Overflow", f"a note in {name} has a name of {namesz} bytes and a descriptor of {descsz}")
-        walked += _NOTE_HEAD + sum(sizes)
+        walked += NOTE_HEAD.size + sum(sizes)
         if at + walked > _OFFSET_MAX:
             return _error("SeekNoteHeader", f"a note in {name} lies at {at + walked:#x} of the file")
     return None
@@ -201,14 +194,13 @@ def _bzimage(case: Case) -> Ruling | None:
     offset, magic = boot_params.HEADER_MAGIC
     if case.raw.take(offset, len(magic)) != magic:
         return _error("InvalidElfMagicNumber", "no ELF file; and no bzImage (InvalidBzImage)")
-    protocol, flags = case.field(boot_params.VERSION), case.field(boot_params.LOADFLAGS)
+    protocol, flags = case.raw.field(boot_params.VERSION), case.raw.field(boot_params.LOADFLAGS)
     if protocol < boot_params.PROTOCOL_HEADER or not flags & boot_params.LOADED_HIGH:
         return _error("InvalidBzImage", f"boot protocol {protocol:#x}, loadflags {flags:#x}: no bzImage but a zImage")
-    sectors = case.field(boot_params.SETUP_SECTS) or boot_params.DEFAULT_SETUP_SECTS
-    setup = (sectors + 1) * boot_params.SECTOR_BYTES
+    setup = boot_params.setup_bytes(case.raw.field(boot_params.SETUP_SECTS))
     if setup > case.raw.size:
         return _error("Underflow", f"its setup ends at {setup:#x}, the file at {case.raw.size:#x}")
-    start = case.field(boot_params.CODE32_START)
+    start = case.raw.field(boot_params.CODE32_START)
     if start < _HIGH_MEMORY:
         return _error("InvalidKernelStartAddress", f"code32_start is {start:#x}, below {_HIGH_MEMORY:#x}")
     end = start + case.raw.size - setup
@@ -222,10 +214,10 @@ def _firecracker_other(case: Case) -> Ruling | None:
         return None
     if error := _bzimage(case):
         return error
-    flags = case.field(boot_params.XLOADFLAGS)
-    if case.field(boot_params.VERSION) < boot_params.PROTOCOL_XLOADFLAGS or not flags & boot_params.XLF_KERNEL_64:
+    flags = case.raw.field(boot_params.XLOADFLAGS)
+    if case.raw.field(boot_params.VERSION) < boot_params.PROTOCOL_XLOADFLAGS or not flags & boot_params.XLF_KERNEL_64:
         return _error("BzImageMissing64BitEntry", "xloadflags has no XLF_KERNEL_64, or the boot protocol is older than 2.12")
-    entry = case.field(boot_params.CODE32_START) + boot_params.ENTRY_64_OFFSET
+    entry = case.raw.field(boot_params.CODE32_START) + boot_params.ENTRY_64_OFFSET
     remark = f"only its newest code takes one; versions before refuse every bzImage ({_OLDER}"
     return Ruling(
         ACCEPTS, "a bzImage, entered in 64-bit mode; a PVH note in it is not looked for", LINUX_BOOT, entry, (remark,)
@@ -237,7 +229,7 @@ def _cloud_hypervisor_other(case: Case) -> Ruling | None:
         return None
     if error := _bzimage(case):
         return error
-    entry = case.field(boot_params.CODE32_START)
+    entry = case.raw.field(boot_params.CODE32_START)
     remark = f"only newer versions take one; those before refuse every bzImage ({_OLDER}"
     return Ruling(
         ACCEPTS, "a bzImage, entered in 32-bit mode; a PVH note in it is not looked for", LINUX_BOOT, entry, (remark,)
@@ -270,10 +262,13 @@ def _not_elf(case: Case) -> Ruling | None:
     return None if _is_elf(case) else _error("InvalidElfMagicNumber", "no ELF file")
 
 
-def _model(by: str, name: str, other: Rule[Case], high: bool, last: Rule[Case]) -> Model[Case]:
-    """The rules of the crate's ELF loader, with what one VMM does of its own."""
+# Comes before the magic is looked at, and before a VMM tries anything else.
+_WHOLE: Final = Rule("the file must have an Elf64_Ehdr whole, whatever it is", _LOAD, _read_header)
+
+
+def _model(by: str, name: str, first: Sequence[Rule[Case]], high: bool, last: Rule[Case]) -> Model[Case]:
+    """The rules of the crate's ELF loader, with what one VMM does of its own: `first` are those up to the magic."""
     checks: tuple[Rule[Case], ...] = (
-        Rule("the file must have an Elf64_Ehdr whole", _LOAD, _read_header),
         Rule("the file must be little-endian; class and machine are not looked at", _VALIDATE, _endian),
         Rule("a program header must have the size of Elf64_Phdr: no ELF32", _VALIDATE, _header_size),
         Rule("the program headers must not begin within the ELF header", _VALIDATE, _header_offset),
@@ -284,7 +279,7 @@ def _model(by: str, name: str, other: Rule[Case], high: bool, last: Rule[Case]) 
         by,
         name,
         (
-            other,
+            *first,
             *checks,
             Rule("all program headers must lie in the file", _LOAD, _headers),
             Walk(
@@ -317,7 +312,7 @@ _LIBKRUN_LOAD: Final = "libkrun src/vmm/src/builder.rs: load_external_kernel"
 _LIBRARY: Final = _model(
     "linux-loader",
     "linux-loader 0.13.2",
-    Rule("the file must begin with the ELF magic", _VALIDATE, _not_elf),
+    (_WHOLE, Rule("the file must begin with the ELF magic", _VALIDATE, _not_elf)),
     False,
     Rule("without a PVH entry the result is e_entry", _LOAD, _accept_library),
 )
@@ -325,10 +320,13 @@ MODELS: Final[tuple[Model[Case], ...]] = (
     _model(
         "firecracker",
         "Firecracker (linux-loader)",
-        Rule(
-            "what is no ELF file must be a bzImage with a 64-bit entry",
-            f"{_FIRECRACKER_LOAD}; linux-loader src/loader/bzimage/mod.rs: BzImage::load",
-            _firecracker_other,
+        (
+            _WHOLE,
+            Rule(
+                "what is no ELF file must be a bzImage with a 64-bit entry",
+                f"{_FIRECRACKER_LOAD}; linux-loader src/loader/bzimage/mod.rs: BzImage::load",
+                _firecracker_other,
+            ),
         ),
         True,
         Rule("without a PVH entry it boots Linux in 64-bit mode at e_entry", _FIRECRACKER_LOAD, _elf_entry),
@@ -336,10 +334,13 @@ MODELS: Final[tuple[Model[Case], ...]] = (
     _model(
         "cloud-hypervisor",
         "Cloud Hypervisor (linux-loader)",
-        Rule(
-            "what is no ELF file must be a bzImage",
-            f"{_CLOUD_HYPERVISOR_LOAD}; linux-loader src/loader/bzimage/mod.rs: BzImage::load",
-            _cloud_hypervisor_other,
+        (
+            _WHOLE,
+            Rule(
+                "what is no ELF file must be a bzImage",
+                f"{_CLOUD_HYPERVISOR_LOAD}; linux-loader src/loader/bzimage/mod.rs: BzImage::load",
+                _cloud_hypervisor_other,
+            ),
         ),
         True,
         Rule("an ELF file must have a PVH entry", _CLOUD_HYPERVISOR_LOAD, _no_pvh_header),
@@ -347,7 +348,7 @@ MODELS: Final[tuple[Model[Case], ...]] = (
     _model(
         "libkrun",
         "libkrun (linux-loader)",
-        Rule("what is no ELF file must be of a format that it unpacks", _LIBKRUN_LOAD, _libkrun_other),
+        (Rule("what is no ELF file must be of a format that it unpacks", _LIBKRUN_LOAD, _libkrun_other), _WHOLE),
         False,
         Rule("without a PVH entry it boots Linux in 64-bit mode at e_entry", _LIBKRUN_LOAD, _elf_entry),
     ),

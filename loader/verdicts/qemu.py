@@ -7,12 +7,10 @@ import struct
 from typing import Final
 
 from pvhboot.shim.abi import boot_params, multiboot
-from pvhboot.shim.abi.elf import ELFDATA2LSB
+from pvhboot.shim.abi.elf import E_MACHINE, ELF_MAGIC, ELFDATA2LSB, EM_386, EM_X86_64
 from pvhboot.shim.abi.pvh import XEN_ELFNOTE_PHYS32_ENTRY
 from pvhboot.shim.abi.x86 import ADDRESS_4G
-from pvhboot.shim.elfwriter import EM_386, EM_X86_64
 
-from ..elf import ELF_MAGIC
 from . import qemu_elf
 from .base import (
     ACCEPTS,
@@ -42,15 +40,14 @@ def _linux(case: QemuCase) -> Ruling | None:
     offset, magic = boot_params.HEADER_MAGIC
     if case.raw.take(offset, len(magic)) != magic:
         return None
-    return _as_linux(case, case.field(boot_params.VERSION))
+    return _as_linux(case, case.raw.field(boot_params.VERSION))
 
 
 def _as_linux(case: QemuCase, protocol: int) -> Ruling:
-    sectors = case.field(boot_params.SETUP_SECTS) or boot_params.DEFAULT_SETUP_SECTS
-    setup = (sectors + 1) * boot_params.SECTOR_BYTES
+    setup = boot_params.setup_bytes(case.raw.field(boot_params.SETUP_SECTS))
     if setup > case.raw.size:
         return refuses(f"invalid kernel header: a setup of {setup:#x} bytes in a file of {case.raw.size:#x}")
-    high = protocol >= boot_params.PROTOCOL_HEADER and case.field(boot_params.LOADFLAGS) & boot_params.LOADED_HIGH
+    high = protocol >= boot_params.PROTOCOL_HEADER and case.raw.field(boot_params.LOADFLAGS) & boot_params.LOADED_HIGH
     start = 0x100000 if high else 0x10000
     if not protocol:
         return Ruling(
@@ -61,11 +58,10 @@ def _as_linux(case: QemuCase, protocol: int) -> Ruling:
             start,
             ("it never asks whether that is code",),
         )
-    name = f"{protocol >> 8}.{protocol & 0xFF:02}"
     return Ruling(
         ACCEPTS,
-        f"boot protocol {name}: its protected-mode part goes to {start:#x}, where it unpacks itself; a PVH note in it is not "
-        "looked for",
+        f"boot protocol {boot_params.protocol_name(protocol)}: its protected-mode part goes to {start:#x}, where it unpacks "
+        "itself; a PVH note in it is not looked for",
         LINUX_BOOT,
         start,
     )
@@ -81,7 +77,7 @@ def _multiboot(case: QemuCase) -> Ruling | None:
         return _multiboot_by_address(case, at, struct.unpack_from(code, head, at + offset))
     case.is_multiboot = True
     case.source = f"Multiboot header at {at:#x}"
-    if int.from_bytes(head[18:20], "little") == EM_X86_64:
+    if int.from_bytes(head[E_MACHINE : E_MACHINE + 2], "little") == EM_X86_64:
         return refuses(f"{case.source} in a file for EM_X86_64: cannot load x86-64 image, give a 32bit one")
     return None
 

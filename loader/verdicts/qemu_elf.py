@@ -4,22 +4,19 @@ Sources: QEMU include/hw/elf_ops.h (load_elf, load_symbols, get_elf_note_type), 
 (read_pvh_start_addr, load_elfboot), hw/i386/multiboot.c.
 """
 
-import struct
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, Final
 
-from pvhboot.shim.abi.elf import SHT_SYMTAB
+from pvhboot.shim.abi.elf import NOTE_HEAD, PF_X, PT_LOAD, PT_NOTE, SHT_SYMTAB
 from pvhboot.shim.abi.pvh import XEN_ELFNOTE_PHYS32_ENTRY
 from pvhboot.shim.abi.x86 import ADDRESS_4G, PAGE_SIZE
-from pvhboot.shim.elfwriter import PF_X, PT_LOAD, PT_NOTE
 
 from .base import CRASHES, UNKNOWN, Ruling, refuses
 from .raw import NOTES_MAX, RawFile
 
-_NOTE_HEAD: Final = 12  # bytes
 _BIOS: Final = (0xFFFC0000, ADDRESS_4G)  # SeaBIOS on pc and q35; a ROM is one more of those that may not overlap
 _ALLOC_SURE: Final = 1 << 32  # bytes; up to here a host will do it
 _ALLOC_MAX: Final = 1 << 47  # bytes; no process has more
@@ -46,12 +43,6 @@ class QemuCase:
         self.bits = self.raw.bits  # a class that is neither is taken for 32
         self.mask = _MASK64 if self.bits == 64 else _MASK32  # its elf_word
         self.header = self.raw.header(self.bits)
-
-    def field(self, what: tuple[int, str]) -> int:
-        """A field of the setup header; 0 behind the end of the file."""
-        offset, code = what
-        size = struct.calcsize(code)
-        return int.from_bytes(self.raw.take(offset, size), "little")
 
     def mapped(self, offset: int, size: int) -> bytes | None:
         """Bytes of the file as it is mapped: zeros up to the end of its last page, nothing behind it."""
@@ -165,22 +156,22 @@ def note(case: QemuCase, name: str, header: Any) -> Ruling | None:
         case.notes += 1
         if case.notes > NOTES_MAX:
             return Ruling(UNKNOWN, f"more than {NOTES_MAX} notes, or what follows {name} taken for notes: not followed further")
-        head = case.mapped(at, _NOTE_HEAD)
+        head = case.mapped(at, NOTE_HEAD.size)
         if head is None:
             return _behind_the_file(case, f"the search for a note, which goes on behind {name},", at)
-        namesz, descsz, kind = struct.unpack("<III", head)
+        namesz, descsz, kind = NOTE_HEAD.unpack(head)
         if align == 0:
             return Ruling(CRASHES, f"{name} has a p_align of 0, by which it divides (SIGFPE)")
         if kind == XEN_ELFNOTE_PHYS32_ENTRY:
             break
-        step = _NOTE_HEAD + padded(namesz) + padded(descsz) & case.mask
+        step = NOTE_HEAD.size + padded(namesz) + padded(descsz) & case.mask
         # Of each note's own size: the sum is not looked at, so the search runs on behind the segment.
         if step > size:
             return None
         if not step:
             return Ruling(CRASHES, f"{name} has a p_align of {align:#x}: its next note is the same one, for ever")
         at += step
-    at += _NOTE_HEAD + padded(namesz)
+    at += NOTE_HEAD.size + padded(namesz)
     value = case.mapped(at, case.bits // 8)
     if value is None:
         return _behind_the_file(case, f"the descriptor of the note in {name}, by its p_align of {align:#x},", at)

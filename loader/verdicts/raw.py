@@ -3,18 +3,17 @@
 Source: as in abi/elf.py. Nothing here is allocated by a size that a file claims, and no error is raised for what it says.
 """
 
+import struct
 from collections.abc import Callable
 from typing import Any, Final
 
-from pvhboot.shim.abi.elf import ELFCLASS64, LAYOUTS, ElfHeader, SectionHeader
-from pvhboot.shim.elfwriter import PT_LOAD, PT_NOTE
+from pvhboot.shim.abi.elf import EI_CLASS, ELFCLASS64, LAYOUTS, NOTE_HEAD, PT_LOAD, PT_NOTE, ElfHeader, NoteHead, SectionHeader
 
 from ..image import Image
 
 # Of notes of one file that are walked, whatever their number: a loader that takes more is not followed.
 NOTES_MAX: Final = 1 << 16
 
-_EI_CLASS: Final = 4  # offset
 _WINDOW: Final = 1 << 12  # bytes read at once, at least
 _NAMES: Final = {PT_LOAD: "PT_LOAD", PT_NOTE: "PT_NOTE"}
 
@@ -32,7 +31,7 @@ class RawFile:
     @property
     def bits(self) -> int:
         """64 if EI_CLASS says so, else 32."""
-        return 64 if self.take(_EI_CLASS, 1) == bytes([ELFCLASS64]) else 32
+        return 64 if self.take(EI_CLASS, 1) == bytes([ELFCLASS64]) else 32
 
     def take(self, offset: int, size: int) -> bytes:
         """As many of the `size` bytes from `offset` on as the file has."""
@@ -47,6 +46,15 @@ class RawFile:
         """The little-endian number there; None if the file ends before it does."""
         data = self.take(offset, size)
         return int.from_bytes(data, "little") if len(data) == size else None
+
+    def field(self, what: tuple[int, str]) -> int:
+        """A number by its offset and its struct format, which is little-endian; what is behind the end of the file is 0."""
+        offset, code = what
+        return int.from_bytes(self.take(offset, struct.calcsize(code)), "little")
+
+    def note_head(self, offset: int) -> NoteHead:
+        """What a note there begins with; what is behind the end of the file is 0."""
+        return NOTE_HEAD.unpack(self.take(offset, NOTE_HEAD.size).ljust(NOTE_HEAD.size, b"\0"))
 
     def header(self, bits: int) -> ElfHeader | None:
         """The first bytes as the ELF header of that class; None if there are fewer."""

@@ -10,27 +10,46 @@ from functools import cached_property
 from typing import Any, Final
 
 from pvhboot.shim.abi import boot_params
-from pvhboot.shim.abi.elf import ELFDATA2LSB, LAYOUTS, SHT_NOTE
-from pvhboot.shim.abi.pvh import XEN_ELFNOTE_PHYS32_ENTRY, XEN_ELFNOTE_PHYS32_RELOC
+from pvhboot.shim.abi.elf import (
+    ELF_MAGIC,
+    ELFDATA2LSB,
+    EM_386,
+    EM_X86_64,
+    LAYOUTS,
+    NOTE_HEAD,
+    PF_R,
+    PF_W,
+    PF_X,
+    PT_LOAD,
+    PT_NOTE,
+    SHT_NOTE,
+)
+from pvhboot.shim.abi.pvh import (
+    NOTE_NAME,
+    XEN_ELFNOTE_FEATURES,
+    XEN_ELFNOTE_GUEST_OS,
+    XEN_ELFNOTE_INIT_P2M,
+    XEN_ELFNOTE_LOADER,
+    XEN_ELFNOTE_PHYS32_ENTRY,
+    XEN_ELFNOTE_PHYS32_RELOC,
+    XEN_ELFNOTE_XEN_VERSION,
+)
 from pvhboot.shim.abi.x86 import PAGE_SIZE
-from pvhboot.shim.elfwriter import EM_386, EM_X86_64, PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE
 
-from ..elf import ELF_MAGIC
+from ..printable import printable
 from .base import ACCEPTS, ELF32_ENTRY, PVH, UNKNOWN, Model, Rule, Ruling, Verdict, refuses
 from .raw import RawFile, named
 
 _NOTES_MAX: Final = 65536  # ELF_MAX_TOTAL_NOTE_COUNT
+_FEATURE_SHOWN: Final = 32  # bytes
 _STRING_MAX: Final = 4096  # ELF_MAX_STRING_LENGTH
-_NOTE_HEAD: Final = 12  # bytes
-_NAME: Final = b"Xen"  # compared up to its NUL, whatever namesz says
+_NAME: Final = NOTE_NAME.rstrip(b"\0")  # compared up to its NUL, whatever namesz says
 _UNSET: Final = 0xFFFFFFFF  # phys_entry, before there is a note
 _MASK64: Final = (1 << 64) - 1
 _HOLE_START: Final = 0xFEE00000  # of a PVH guest: its local APIC
 _EHDR_SIZES: Final = {bits: layouts.header.size for bits, layouts in LAYOUTS.items()}
 
-# xen/include/public/elfnote.h: the notes that have a say.
-_XEN_VERSION, _GUEST_OS, _LOADER, _FEATURES, _INIT_P2M = 5, 6, 8, 10, 15
-_STRINGS: Final = {_XEN_VERSION, _GUEST_OS, _LOADER, _FEATURES}
+_STRINGS: Final = {XEN_ELFNOTE_XEN_VERSION, XEN_ELFNOTE_GUEST_OS, XEN_ELFNOTE_LOADER, XEN_ELFNOTE_FEATURES}
 _KNOWN_FEATURES: Final = {
     b"writable_page_tables",
     b"writable_descriptor_tables",
@@ -148,10 +167,10 @@ def _parse_notes(case: _Case, places: Iterable[tuple[str, int, int]]) -> int:
     for name, offset, size in places:
         case.has_notes = True
         for at, namesz, descsz, kind in _walk(case, offset, size):
-            if _string(case.raw, at + _NOTE_HEAD) != _NAME:
+            if _string(case.raw, at + NOTE_HEAD.size) != _NAME:
                 continue
             found += 1
-            _take(case, name, kind, at + _NOTE_HEAD + (namesz + 3 & 0xFFFFFFFC), descsz)
+            _take(case, name, kind, at + NOTE_HEAD.size + (namesz + 3 & 0xFFFFFFFC), descsz)
             if case.broken:
                 return found
     return found
@@ -162,12 +181,11 @@ def _walk(case: _Case, offset: int, size: int) -> Iterator[tuple[int, int, int, 
     at, end = offset, offset + size
     while at < end and case.notes < _NOTES_MAX:
         case.notes += 1
-        head = case.raw.take(at, _NOTE_HEAD).ljust(_NOTE_HEAD, b"\0")
-        namesz, descsz, kind = (int.from_bytes(head[field : field + 4], "little") for field in (0, 4, 8))
+        namesz, descsz, kind = case.raw.note_head(at)
         yield at, namesz, descsz, kind
         if at >= case.raw.size:
             return
-        at += _NOTE_HEAD + (namesz + 3 & 0xFFFFFFFC) + (descsz + 3 & 0xFFFFFFFC)
+        at += NOTE_HEAD.size + (namesz + 3 & 0xFFFFFFFC) + (descsz + 3 & 0xFFFFFFFC)
 
 
 def _string(raw: RawFile, at: int) -> bytes | None:
@@ -182,17 +200,17 @@ def _take(case: _Case, name: str, kind: int, at: int, descsz: int) -> None:
         if text is None:
             return
         case.strings[kind] = text
-        if kind == _FEATURES:
+        if kind == XEN_ELFNOTE_FEATURES:
             unknown = {feature[1:] for feature in text.split(b"|") if feature.startswith(b"!")} - _KNOWN_FEATURES
             if unknown:
-                case.broken = f"it requires the feature {min(unknown).decode('ascii', 'replace')!r}"
+                case.broken = f"it requires the feature {printable(min(unknown)[:_FEATURE_SHOWN])!r}"
         return
     value = (case.raw.number(at, descsz) or 0) if descsz in (1, 2, 4, 8) else 0
     if kind == XEN_ELFNOTE_PHYS32_ENTRY:
         case.phys_entry, case.source = value & 0xFFFFFFFF, name
     elif kind == XEN_ELFNOTE_PHYS32_RELOC:
         case.relocatable = True
-    elif kind == _INIT_P2M:
+    elif kind == XEN_ELFNOTE_INIT_P2M:
         case.init_p2m = value
 
 
@@ -202,10 +220,10 @@ def _why_not(case: _Case) -> str:
         return "no ELF notes" if case.header.e_machine in (EM_386, EM_X86_64) else ""
     has_entry = case.phys_entry != _UNSET
     if not has_entry:
-        loader, guest = case.strings.get(_LOADER, b""), case.strings.get(_GUEST_OS, b"")
+        loader, guest = case.strings.get(XEN_ELFNOTE_LOADER, b""), case.strings.get(XEN_ELFNOTE_GUEST_OS, b"")
         if not loader.startswith(b"generic") and not guest.startswith(b"linux"):
             return "no PHYS32_ENTRY note, and none that names the loader 'generic' or the guest 'linux'"
-        if not case.strings.get(_XEN_VERSION, b"").startswith(b"xen-3.0"):
+        if not case.strings.get(XEN_ELFNOTE_XEN_VERSION, b"").startswith(b"xen-3.0"):
             return "no PHYS32_ENTRY note, and none of the Xen version xen-3.0"
     entry = case.phys_entry if has_entry else case.header.e_entry
     if not case.start <= entry <= case.end:
@@ -233,7 +251,7 @@ def _hvm_generic(case: _Case) -> Ruling | None:
 def _container(case: _Case) -> Ruling | None:
     if case.phys_entry == _UNSET:
         return refuses("image not capable of booting inside a HVM container: no PHYS32_ENTRY note")
-    if b"!dom0" in case.strings.get(_FEATURES, b"").split(b"|"):
+    if b"!dom0" in case.strings.get(XEN_ELFNOTE_FEATURES, b"").split(b"|"):
         return refuses("Kernel does not support unprivileged (DomU) operation: it requires the feature dom0")
     return None
 

@@ -88,3 +88,13 @@ SECTOR_BYTES: Final = 512
 DEFAULT_SETUP_SECTS: Final = 4  # meant by a field of 0
 PAYLOAD_PROTOCOL: Final = 0x208
 KERNEL_VERSION_BASE: Final = 0x200  # what the pointer to the string counts from
+
+
+def setup_bytes(setup_sects: int) -> int:
+    """The size of the real-mode part with its boot sector, in bytes, by the field SETUP_SECTS."""
+    return ((setup_sects or DEFAULT_SETUP_SECTS) + 1) * SECTOR_BYTES
+
+
+def protocol_name(version: int) -> str:
+    """A boot protocol as the documentation writes it, by the field VERSION: "2.15" for 0x20f."""
+    return f"{version >> 8}.{version & 0xFF:02}"

@@ -1,7 +1,8 @@
 """ELF: its headers as they lie in a file, for both classes.
 
-Source: System V ABI, "Object Files": figures "ELF Header", "Program Header", "Section Header", "Note Information". Fields keep
-their names; those of e_ident are parted.
+Source: System V ABI, "Object Files": figures "ELF Header", "ELF Identification", "Program Header", "Section Header", "Symbol
+Table Entry", "Note Information"; the x86 supplements for EM_386 and EM_X86_64. Fields keep their names; those of e_ident are
+parted.
 """
 
 from typing import Any, Final, NamedTuple
@@ -74,6 +75,28 @@ class SectionHeader(NamedTuple):
     sh_entsize: int
 
 
+class Symbol32(NamedTuple):
+    """Elf32_Sym. `st_name` is an offset in the string table, `st_shndx` the number of a section, `st_size` in bytes."""
+
+    st_name: int
+    st_value: int
+    st_size: int
+    st_info: int
+    st_other: int
+    st_shndx: int
+
+
+class Symbol64(NamedTuple):
+    """Elf64_Sym: the same in another order."""
+
+    st_name: int
+    st_info: int
+    st_other: int
+    st_shndx: int
+    st_value: int
+    st_size: int
+
+
 class NoteHead(NamedTuple):
     """What a note begins with: its name and its descriptor follow, each padded to 4 bytes."""
 
@@ -83,11 +106,12 @@ class NoteHead(NamedTuple):
 
 
 class ElfLayouts(NamedTuple):
-    """The headers of one class. The program headers of the two classes have the same fields."""
+    """The headers of one class. The program headers of the two classes have the same fields, and so have the symbols."""
 
     header: Layout[ElfHeader]
     program_header: Layout[Any]
     section_header: Layout[SectionHeader]
+    symbol: Layout[Any]
 
 
 _IDENT: Final = ("4s", "B", "B", "B", "B", "8s")
@@ -97,18 +121,45 @@ LAYOUTS: Final = {  # by the bits of the class
         Layout(ElfHeader, (*_IDENT, *"HHIIIIIHHHHHH"), "ELF32_EHDR"),
         Layout(ProgramHeader32, "IIIIIIII", "ELF32_PHDR"),
         Layout(SectionHeader, "IIIIIIIIII", "ELF32_SHDR"),
+        Layout(Symbol32, "IIIBBH", "ELF32_SYM"),
     ),
     64: ElfLayouts(
         Layout(ElfHeader, (*_IDENT, *"HHIQQQIHHHHHH"), "ELF64_EHDR"),
         Layout(ProgramHeader64, "IIQQQQQQ", "ELF64_PHDR"),
         Layout(SectionHeader, "IIQQQQIIQQ", "ELF64_SHDR"),
+        Layout(Symbol64, "IBBHQQ", "ELF64_SYM"),
     ),
 }
 NOTE_HEAD: Final = Layout(NoteHead, "III", "ELF_NHDR")
 NOTE_ALIGN: Final = 4  # bytes, whatever the p_align of the segment says
 
-SHT_SYMTAB: Final = 2  # sh_type
+ELF_MAGIC: Final = b"\x7fELF"  # ei_mag
+EI_CLASS: Final = 4  # offset in the file, as are the next two
+EI_DATA: Final = 5
+E_MACHINE: Final = 18  # of 2 bytes; the last of the fields that both classes have at the same place
+EI_NIDENT: Final = 16  # bytes of e_ident
+ELFCLASS32: Final = 1  # ei_class
+ELFCLASS64: Final = 2
+ELFDATA2LSB: Final = 1  # ei_data: little-endian
+ELFDATA2MSB: Final = 2  # big-endian
+EV_CURRENT: Final = 1  # ei_version, e_version
+ET_EXEC: Final = 2  # e_type
+EM_386: Final = 3  # e_machine
+EM_X86_64: Final = 62
+PN_XNUM: Final = 0xFFFF  # e_phnum: the number stands in sh_info of section 0
+
+PT_NULL: Final = 0  # p_type
+PT_LOAD: Final = 1
+PT_NOTE: Final = 4
+PF_X: Final = 1  # p_flags
+PF_W: Final = 2
+PF_R: Final = 4
+
+SHT_PROGBITS: Final = 1  # sh_type
+SHT_SYMTAB: Final = 2
 SHT_STRTAB: Final = 3
 SHT_NOTE: Final = 7
-ELFCLASS64: Final = 2  # ei_class
-ELFDATA2LSB: Final = 1  # ei_data: little-endian
+SHF_ALLOC: Final = 2  # sh_flags
+SHF_EXECINSTR: Final = 4
+STB_GLOBAL: Final = 1  # st_info, the upper half
+STT_FUNC: Final = 2  # st_info, the lower half

@@ -96,7 +96,8 @@ PANICS: Final = (
     Panic(
         0xF4,
         "KERNEL_RAM",
-        "the kernel, unpacked, does not fit into one range of RAM, or lies where this firmware works: give more memory",
+        "the kernel, unpacked, does not fit into one range of RAM, or lies where this firmware works: "
+        "give more memory, or link it elsewhere",
         (FW_CFG,),
     ),
     Panic(0xF5, "KERNEL_ENTRY", "the entry does not lie in the kernel", (FW_CFG,)),

@@ -165,8 +165,8 @@ freebsd_metadata:
     pop eax
 3:  cmp eax, ecx
     ja freebsd_halt_edi
-    add eax, SIZEOF_MODINFO + 7
-    and eax, -8
+    add eax, SIZEOF_MODINFO + MODINFO_ALIGN - 1
+    and eax, -MODINFO_ALIGN
     add ebp, eax
     sub ecx, eax
     jae 2b

@@ -304,3 +304,20 @@ def test_a_stage_of_the_universal_firmware_is_tried_on_each_of_its_machines(caps
     (tmp_path / "my.s").write_text("# Clobbers: nothing\n    mov byte ptr [0xe0000], 1\n    ret\n")
     assert "0xe0000" in fails(capsys, *arguments, "-o", tmp_path / "other.bin")
     assert not (tmp_path / "other.bin").exists()
+
+
+@pytest.mark.parametrize("command", ["boot", "plan", "inspect"])
+@pytest.mark.parametrize(("name", "shown"), [("na\nme", r"na\nme"), ("a\r\x1b[2J\x85\u2028z", r"a\r\x1b[2J\x85\u2028z")])
+def test_a_path_of_several_lines_is_told_in_one(capsys, tmp_path, command, name, shown):
+    """Whatever raises the error repeats the path as it is; it is printed in one place."""
+    path = tmp_path / name
+    assert fails(capsys, command, path).startswith(f"pvhboot: {tmp_path}/{shown}: cannot be opened")
+    path.write_bytes(b"#!")
+    if command != "inspect":
+        assert shown in fails(capsys, command, path)
+
+
+def test_an_argument_of_several_lines_is_told_in_one(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["plan", "kernel", "more\nand more"])
+    assert capsys.readouterr().err == r"pvhboot: unrecognized arguments: more\nand more; see pvhboot --help" + "\n"

@@ -24,7 +24,7 @@ from pvhboot.loader.plan import make_plan
 from pvhboot.shim.abi import pvh, x86
 from pvhboot.shim.image import asm_source, build
 from pvhboot.shim.machines import BARE, MACHINES, MIB, MICROVM
-from pvhboot.shim.stock import default_blob, default_guest, guest_name
+from pvhboot.shim.stock import default_blob, default_guest, guest_file_name
 
 # All that the firmware sets: cpuid leaves another processor's signature in eax, ecx and edx.
 SAME_REGISTERS = ("ebx", "esp", "ebp", "esi", "edi", "eip", "eflags", "cr0", "cr3", "cr4", "efer", "gdtr_base", "gdtr_limit")
@@ -237,7 +237,7 @@ def test_the_custom_stage_example_prints(engine_name, tmp_path, pytestconfig, ca
 
 def test_a_baked_rom_needs_nothing_but_the_kernel_in_memory(tmp_path, engine_name):
     """The ROM that --kernel fills boots without anybody writing its block again."""
-    guest = tmp_path / guest_name(64)
+    guest = tmp_path / guest_file_name("elf64")
     guest.write_bytes(default_guest(64))
     rom = tmp_path / "fw.bin"
     assert main(["build", "--kernel", str(guest), "--append", "baked in", "--memory", "96M", "-o", str(rom)]) == 0

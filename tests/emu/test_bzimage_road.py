@@ -23,8 +23,9 @@ from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.modules import Module
 from pvhboot.loader.plan import make_plan
 from pvhboot.shim.abi import pvh
+from pvhboot.shim.abi.elf import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE
 from pvhboot.shim.abi.firmware import PANICS, panic_message
-from pvhboot.shim.elfwriter import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE, ElfSegment, note, write_elf
+from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
 from pvhboot.shim.image import build
 from pvhboot.shim.machines import GIB, MACHINES, MIB, MICROVM, MICROVM_ACPI, PC, Q35
 from pvhboot.shim.stage import make_stage

@@ -11,7 +11,8 @@ import pytest
 from hostile import KERNEL, KERNEL_BYTES, Host, Judge, hosts
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from pvhboot.loader.kernel import Kernel
-from pvhboot.shim.elfwriter import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE, ElfSegment, note, write_elf
+from pvhboot.shim.abi.elf import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE
+from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
 
 CASES = 10_000 if os.environ.get("PVHBOOT_NIGHTLY") else 500
 

@@ -34,7 +34,8 @@ from newc import read_newc
 from plain import CMDLINE, run, running
 from pvhboot.emu.cli import main
 from pvhboot.loader.kernel import Kernel
-from pvhboot.shim.elfwriter import write_elf
+from pvhboot.shim.abi.elf import PF_R, PF_W, PT_LOAD
+from pvhboot.shim.elfwriter import ElfSegment, write_elf
 from pvhboot.shim.stock import default_guest
 
 FW_CFG_KERNEL_ENTRY = 0x10  # QEMU docs/specs/fw_cfg.rst
@@ -408,6 +409,15 @@ def test_an_entry_by_name(capsys, tmp_path):
     (tmp_path / "hobby").write_bytes(without_note(guest)[0])
     said = command(capsys, "note", tmp_path / "hobby", "-o", tmp_path / "pvh", "--entry", symbol)
     assert f"PHYS32_ENTRY {Kernel.from_bytes(guest, 'guest').entry:#x} injected" in said
+
+
+def test_an_entry_in_data_is_warned_of(capsys, tmp_path):
+    data = ElfSegment(PT_LOAD, 0x200000, bytes(16), 16, PF_R | PF_W, 0x1000)
+    (tmp_path / "kernel").write_bytes(forge(notes=b"", more=[data]))
+    for entry, warned in (("0x200000", True), (hex(PADDR), False)):
+        assert main(["note", str(tmp_path / "kernel"), "--entry", entry, "-o", str(tmp_path / "out")]) == 0
+        said = capsys.readouterr().out
+        assert ("warning: the entry lies in PT_LOAD 1, which is not marked as code" in said) == warned
 
 
 def test_what_was_wrong_with_the_old_note_is_said(capsys, tmp_path):

@@ -28,7 +28,8 @@ from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.modules import Module
 from pvhboot.loader.plan import make_plan
 from pvhboot.shim.abi import pvh, x86
-from pvhboot.shim.elfwriter import PF_R, PF_X, PT_LOAD, PT_NOTE, ElfSegment, note, write_elf
+from pvhboot.shim.abi.elf import PF_R, PF_X, PT_LOAD, PT_NOTE
+from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.guest_layout import GUEST_PADDR
 from pvhboot.shim.image import asm_source, build

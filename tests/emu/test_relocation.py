@@ -58,8 +58,8 @@ def test_what_qemus_machines_cannot_do(capsys, relocatable, options, message):
     assert message in capsys.readouterr().err
 
 
-# What a firmware that takes its map from fw_cfg could stumble over: little RAM in one range above 1 MiB, many, and RAM that is split
-# in front of a kernel that is moved behind the gap.
+# What a firmware that takes its map from fw_cfg could stumble over: little RAM in one range above 1 MiB, many, and RAM that is
+# split in front of a kernel that is moved behind the gap.
 EDGES = {
     "above-1m": ["--reserve", "1M@0x140000", "--base", "16M"],
     "many": [word for at in range(58) for word in ("--reserve", f"4K@{0x8000000 + at * 0x10000:#x}")],

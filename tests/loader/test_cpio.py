@@ -13,6 +13,7 @@ from host import without_privilege
 from hypothesis import given
 from hypothesis import strategies as st
 from newc import read_newc
+from pvhboot.loader import initramfs
 from pvhboot.loader.codecs import CODECS
 from pvhboot.loader.cpio import Entry, Follower, archive
 from pvhboot.loader.image import BytesImage
@@ -357,6 +358,62 @@ def test_an_archive_is_followed_in_pieces_of_any_size(sizes):
         at += size
         number += 1
     assert (follower.entries, follower.at) == (2, len(ONE) - 3)  # without the padding of the trailer
+
+
+# What it costs: bytes are counted, not time.
+
+EMPTY = joined()  # a trailer
+
+
+class CountedImage(BytesImage):
+    """Counts the bytes that are read."""
+
+    count = 0
+
+    def read(self, offset, size):
+        self.count += size
+        return super().read(offset, size)
+
+
+class CountedBytes(bytes):
+    """Counts the bytes of its parts that are copied."""
+
+    count = 0
+
+    def __getitem__(self, key):
+        part = super().__getitem__(key)
+        if isinstance(key, slice):
+            CountedBytes.count += len(part)
+        return part
+
+
+@pytest.mark.parametrize("gap", [0, 512])
+@pytest.mark.parametrize("codec", ["", *LINUX_TAKES])
+def test_many_small_archives_are_read_once(codec, gap):
+    one = compress(EMPTY, codec) if codec else EMPTY
+    one += bytes(-len(one) % 4 + (4 if codec == "lz4" else 0) + gap)
+    image = CountedImage(one * 20_000 if len(one) < 200 else one * 4000)
+    assert survey(image).codecs[-1] == codec
+    assert image.count < image.size + (1 << 20)
+
+
+@pytest.mark.parametrize("gap", [0, 512])
+def test_many_small_archives_in_a_compressed_one_are_copied_once(monkeypatch, gap):
+    data = (EMPTY + bytes(gap)) * 3000
+    monkeypatch.setattr(initramfs, "decompressed", lambda image, *_: iter([(CountedBytes(data), 0), (b"", image.size)]))
+    monkeypatch.setattr(CountedBytes, "count", 0)
+    assert surveyed(compress(EMPTY, "gzip")).unpacked == len(data)
+    assert CountedBytes.count <= len(data)
+
+
+def test_a_window_gives_what_the_image_has():
+    data = bytes(range(256)) * 9000
+    window = initramfs._Window(CountedImage(data))
+    for at, size in ((0, 5), (1 << 20, 1), (1 << 20, 5), (5, 2 << 20), (len(data) - 1, 1), (len(data), 0), (0, len(data))):
+        assert window.read(at, size) == data[at : at + size]
+        rest = window.rest(at, size)
+        assert data.startswith(bytes(rest), at)
+        assert len(rest) >= size
 
 
 # Together.

@@ -28,7 +28,8 @@ from pvhboot.loader.image import BytesImage
 from pvhboot.loader.kernel import Kernel, examine
 from pvhboot.loader.note_injection import find_entry, inject
 from pvhboot.loader.verdict import Judged, judge
-from pvhboot.shim.elfwriter import PF_R, PF_X, PT_LOAD, ElfSegment, note, write_elf
+from pvhboot.shim.abi.elf import PF_R, PF_X, PT_LOAD
+from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
 from pvhboot.shim.errors import BootError
 
 TAKES_ELF32 = ("qemu", "xen", "pvhboot")

@@ -8,7 +8,8 @@ from pvhboot.loader.modules import Module
 from pvhboot.loader.plan import make_plan
 from pvhboot.shim.abi import pvh
 from pvhboot.shim.abi.e820 import E820Entry
-from pvhboot.shim.elfwriter import PT_LOAD, PT_NOTE, ElfSegment, note, write_elf
+from pvhboot.shim.abi.elf import PT_LOAD, PT_NOTE
+from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.image import build
 from pvhboot.shim.machines import BARE, GIB, MIB, MICROVM

@@ -132,7 +132,8 @@ def test_the_base_where_it_is_linked_needs_no_note():
 def test_a_kernel_that_fits_nowhere_is_told_what_it_asks_for():
     taken = [reserved(MIB, 64 * MIB - 0x1000)]
     with pytest.raises(
-        BootError, match=r"^k: 0x100000-0x102000, where it is linked, is not free, and nowhere else in 64 MiB .*--memory$"
+        BootError,
+        match=r"^k: does not fit at 0x100000-0x102000, where it is linked, and nowhere else in 64 MiB .*--machine bare$",
     ):
         plan_for(kernel_at((MIB, 0x2000), reloc=ANYWHERE), reserved=taken)
 

@@ -36,6 +36,7 @@ from pvhboot.loader.verdicts.base import Verdict
 from pvhboot.loader.verdicts.linux_loader import judge_library
 from pvhboot.loader.verdicts.qemu import judge_qemu
 from pvhboot.loader.verdicts.raw import NOTES_MAX, RawFile
+from pvhboot.loader.verdicts.xen import judge_xen
 from pvhboot.shim.elfwriter import note
 from pvhboot.shim.stock import build_guest
 
@@ -106,6 +107,9 @@ LINUX_LOADER_MORE: list[tuple[str, Make, str]] = [
     ("larger in the file", lambda: patch_program_header(forge(), 0, memsz=1), "PvhEntryPresent"),
     ("another machine", lambda: patch_bytes(forge(), 18, b"\xb7\0"), "PvhEntryPresent"),
     ("too short", lambda: forge()[:63], "ReadElfHeader"),
+    ("too short to have a magic looked at", lambda: b"#!" + bytes(61), "ReadElfHeader"),
+    ("empty", lambda: b"", "ReadElfHeader"),
+    ("another magic", lambda: b"#!" + bytes(62), "InvalidElfMagicNumber"),
 ]
 
 
@@ -156,8 +160,11 @@ def bzimage_fields(data: bytes, *, loadflags: int = 1, code32_start: int = PADDR
         (lambda: bzimage_fields(bzimage_of("gzip", forge()), code32_start=0x1000), *["InvalidKernelStartAddress"] * 2),
         (lambda: bzimage_fields(bzimage(b"x" * 9, setup_sects=4))[:0x400], "Underflow", "Underflow"),
         (lambda: b"#!/bin/sh\n" * 100, "InvalidElfMagicNumber", "InvalidElfMagicNumber"),
+        (lambda: b"#!" + bytes(62), "InvalidElfMagicNumber", "InvalidElfMagicNumber"),
+        (lambda: b"#!" + bytes(61), "ReadElfHeader", "ReadElfHeader"),  # no bzImage is looked for after that error
+        (lambda: b"", "ReadElfHeader", "ReadElfHeader"),
     ],
-    ids=["both", "no 64-bit entry", "old protocol", "zImage", "low", "cut", "script"],
+    ids=["both", "no 64-bit entry", "old protocol", "zImage", "low", "cut", "script", "64 bytes", "63 bytes", "empty"],
 )
 def test_a_bzimage_by_linux_loader(judge: Judge, make: Make, firecracker: object, cloud_hypervisor: object) -> None:
     verdicts = judge(make())
@@ -308,9 +315,11 @@ def test_xen_copies_nothing_of_a_segment_that_is_not_there(judge: Judge) -> None
         (lambda: at(0x100000), "refuses", "accepts", "2 MiB"),
         (lambda: at(0x3FFFE000), "refuses", "refuses", "must lie below 1 GiB"),
         (lambda: at(0x3FE00000, memsz=0x200001), "refuses", "refuses", "map 1 GiB"),
-        (lambda: forge(notes=b""), "refuses", "refuses", "no PVH entry"),
+        (lambda: forge(notes=b""), "refuses", "refuses", "no ELF notes at all"),
+        (lambda: forge(loads=(load_segment(), load_segment(PADDR + 0x20))), "refuses", "refuses", "overlap in physical memory"),
+        (lambda: b"#!/bin/sh", "refuses", "refuses", "a script"),
     ],
-    ids=["16 MiB", "ELF32", "1 MiB", "no page left", "beyond", "no note"],
+    ids=["16 MiB", "ELF32", "1 MiB", "no page left", "beyond", "no note", "overlap", "script"],
 )
 def test_guests(judge: Judge, make: Make, linux: str, freebsd: str, reason: str) -> None:
     verdicts = judge(make())
@@ -359,9 +368,10 @@ def test_a_file_that_costs_a_loader_its_time_costs_us_little(make: Make) -> None
         return take(offset, size)
 
     raw.take = counted  # type: ignore[method-assign]
-    judge_qemu(raw)
-    judge_library(raw)
-    assert taken < 4 * NOTES_MAX
+    for look in (judge_qemu, judge_library, lambda raw: judge_xen(raw, "", raw, "")):
+        taken = 0
+        look(raw)
+        assert taken < 4 * NOTES_MAX, look
 
 
 @settings(derandomize=True, max_examples=300, deadline=None)

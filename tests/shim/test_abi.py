@@ -15,6 +15,7 @@ from pvhboot.shim.abi import (
     boot_params,
     chipset,
     e820,
+    elf,
     firmware,
     fw_cfg,
     interrupts,
@@ -31,6 +32,15 @@ from pvhboot.shim.abi import (
     x86,
 )
 from pvhboot.shim.abi.layout import Layout
+
+_ELF_IDENT = {
+    "ei_mag": (0, 4),
+    "ei_class": (4, 1),
+    "ei_data": (5, 1),
+    "ei_version": (6, 1),
+    "ei_osabi": (7, 1),
+    "ei_pad": (8, 8),
+}
 
 # (structure, size, {field: (offset, size)}), in bytes.
 LAYOUTS = [
@@ -221,6 +231,65 @@ LAYOUTS = [
             "table_address": (16, 8),
         },
     ),
+    # System V ABI, "Object Files".
+    (
+        elf.LAYOUTS[32].header,
+        52,
+        _ELF_IDENT
+        | {"e_type": (16, 2), "e_machine": (18, 2), "e_version": (20, 4), "e_entry": (24, 4), "e_phoff": (28, 4)}
+        | {"e_shoff": (32, 4), "e_flags": (36, 4), "e_ehsize": (40, 2), "e_phentsize": (42, 2), "e_phnum": (44, 2)}
+        | {"e_shentsize": (46, 2), "e_shnum": (48, 2), "e_shstrndx": (50, 2)},
+    ),
+    (
+        elf.LAYOUTS[64].header,
+        64,
+        _ELF_IDENT
+        | {"e_type": (16, 2), "e_machine": (18, 2), "e_version": (20, 4), "e_entry": (24, 8), "e_phoff": (32, 8)}
+        | {"e_shoff": (40, 8), "e_flags": (48, 4), "e_ehsize": (52, 2), "e_phentsize": (54, 2), "e_phnum": (56, 2)}
+        | {"e_shentsize": (58, 2), "e_shnum": (60, 2), "e_shstrndx": (62, 2)},
+    ),
+    (
+        elf.LAYOUTS[32].program_header,
+        32,
+        {"p_type": (0, 4), "p_offset": (4, 4), "p_vaddr": (8, 4), "p_paddr": (12, 4), "p_filesz": (16, 4)}
+        | {"p_memsz": (20, 4), "p_flags": (24, 4), "p_align": (28, 4)},
+    ),
+    (
+        elf.LAYOUTS[64].program_header,
+        56,
+        {"p_type": (0, 4), "p_flags": (4, 4), "p_offset": (8, 8), "p_vaddr": (16, 8), "p_paddr": (24, 8)}
+        | {"p_filesz": (32, 8), "p_memsz": (40, 8), "p_align": (48, 8)},
+    ),
+    (
+        elf.LAYOUTS[32].section_header,
+        40,
+        {"sh_name": (0, 4), "sh_type": (4, 4), "sh_flags": (8, 4), "sh_addr": (12, 4), "sh_offset": (16, 4)}
+        | {"sh_size": (20, 4), "sh_link": (24, 4), "sh_info": (28, 4), "sh_addralign": (32, 4), "sh_entsize": (36, 4)},
+    ),
+    (
+        elf.LAYOUTS[64].section_header,
+        64,
+        {"sh_name": (0, 4), "sh_type": (4, 4), "sh_flags": (8, 8), "sh_addr": (16, 8), "sh_offset": (24, 8)}
+        | {"sh_size": (32, 8), "sh_link": (40, 4), "sh_info": (44, 4), "sh_addralign": (48, 8), "sh_entsize": (56, 8)},
+    ),
+    (
+        elf.LAYOUTS[32].symbol,
+        16,
+        {
+            "st_name": (0, 4),
+            "st_value": (4, 4),
+            "st_size": (8, 4),
+            "st_info": (12, 1),
+            "st_other": (13, 1),
+            "st_shndx": (14, 2),
+        },
+    ),
+    (
+        elf.LAYOUTS[64].symbol,
+        24,
+        {"st_name": (0, 4), "st_info": (4, 1), "st_other": (5, 1), "st_shndx": (6, 2), "st_value": (8, 8), "st_size": (16, 8)},
+    ),
+    (elf.NOTE_HEAD, 12, {"n_namesz": (0, 4), "n_descsz": (4, 4), "n_type": (8, 4)}),
 ]
 BIG_ENDIAN = (fw_cfg.FW_CFG_FILE, fw_cfg.FW_CFG_DMA)
 
@@ -299,6 +368,24 @@ CONSTANTS = [
             "MEMMAP_MAX_ENTRIES": 126,
             "BOOT_STRUCTURES_END": 0x40000000,
             "NOTE_NAME": b"Xen\x00",
+            "XEN_ELFNOTE_INFO": 0,
+            "XEN_ELFNOTE_ENTRY": 1,
+            "XEN_ELFNOTE_HYPERCALL_PAGE": 2,
+            "XEN_ELFNOTE_VIRT_BASE": 3,
+            "XEN_ELFNOTE_PADDR_OFFSET": 4,
+            "XEN_ELFNOTE_XEN_VERSION": 5,
+            "XEN_ELFNOTE_GUEST_OS": 6,
+            "XEN_ELFNOTE_GUEST_VERSION": 7,
+            "XEN_ELFNOTE_LOADER": 8,
+            "XEN_ELFNOTE_PAE_MODE": 9,
+            "XEN_ELFNOTE_FEATURES": 10,
+            "XEN_ELFNOTE_BSD_SYMTAB": 11,
+            "XEN_ELFNOTE_HV_START_LOW": 12,
+            "XEN_ELFNOTE_L1_MFN_VALID": 13,
+            "XEN_ELFNOTE_SUSPEND_CANCEL": 14,
+            "XEN_ELFNOTE_INIT_P2M": 15,
+            "XEN_ELFNOTE_MOD_START_PFN": 16,
+            "XEN_ELFNOTE_SUPPORTED_FEATURES": 17,
             "XEN_ELFNOTE_PHYS32_ENTRY": 18,
             "XEN_ELFNOTE_PHYS32_RELOC": 19,
             "TSS_LIMIT": 0x67,
@@ -718,6 +805,40 @@ CONSTANTS = [
             "LARGE_PAGE": 0x200000,
         },
     ),
+    (
+        elf,
+        {
+            "NOTE_ALIGN": 4,
+            "ELF_MAGIC": b"\x7fELF",
+            "EI_CLASS": 4,
+            "EI_DATA": 5,
+            "EI_NIDENT": 16,
+            "ELFCLASS32": 1,
+            "ELFCLASS64": 2,
+            "ELFDATA2LSB": 1,
+            "ELFDATA2MSB": 2,
+            "EV_CURRENT": 1,
+            "ET_EXEC": 2,
+            "E_MACHINE": 18,
+            "EM_386": 3,
+            "EM_X86_64": 62,
+            "PN_XNUM": 0xFFFF,
+            "PT_NULL": 0,
+            "PT_LOAD": 1,
+            "PT_NOTE": 4,
+            "PF_X": 1,
+            "PF_W": 2,
+            "PF_R": 4,
+            "SHT_PROGBITS": 1,
+            "SHT_SYMTAB": 2,
+            "SHT_STRTAB": 3,
+            "SHT_NOTE": 7,
+            "SHF_ALLOC": 2,
+            "SHF_EXECINSTR": 4,
+            "STB_GLOBAL": 1,
+            "STT_FUNC": 2,
+        },
+    ),
 ]
 
 
@@ -728,6 +849,22 @@ CONSTANTS = [
 )
 def test_constant(module, name, value):
     assert getattr(module, name) == value
+
+
+def test_names_of_xens_notes():
+    values = {name: value for name, value in vars(pvh).items() if name.startswith("XEN_ELFNOTE_") and isinstance(value, int)}
+    assert {f"XEN_ELFNOTE_{name}": value for value, name in pvh.XEN_ELFNOTE_NAMES.items()} == values
+
+
+@pytest.mark.parametrize(("field", "size"), [(0, 5 * 512), (1, 2 * 512), (4, 5 * 512), (39, 40 * 512), (255, 256 * 512)])
+def test_the_size_of_a_setup(field, size):
+    """boot.rst: "If setup_sects is 0, the real value is 4", and the boot sector is not counted."""
+    assert boot_params.setup_bytes(field) == size
+
+
+@pytest.mark.parametrize(("version", "name"), [(0, "0.00"), (0x200, "2.00"), (0x20A, "2.10"), (0x20F, "2.15")])
+def test_the_name_of_a_boot_protocol(version, name):
+    assert boot_params.protocol_name(version) == name
 
 
 def module_name(value):
@@ -761,6 +898,7 @@ ALL = ("",)
         (pm, ALL, {"I440FX", "ICH9"}),
         (interrupts, ALL, {"VECTOR_NAMES"}),
         (paging, ALL, set()),
+        (elf, ALL, {"LAYOUTS", "NOTE_HEAD"}),
     ],
     ids=module_name,
 )

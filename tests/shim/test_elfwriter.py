@@ -7,7 +7,8 @@ import subprocess
 import pytest
 from elftools.elf.elffile import ELFFile
 from elftools.elf.segments import NoteSegment
-from pvhboot.shim.elfwriter import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE, ElfSegment, note, write_elf
+from pvhboot.shim.abi.elf import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE
+from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
 
 CODE = bytes(range(100))
 NOTE = note(b"Xen\0", 18, (0x100010).to_bytes(4, "little"))

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from pvhboot.loader.image import pieces
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.plan import BootPlan
 from pvhboot.loader.sizes import show_size
@@ -22,7 +23,6 @@ PROGRAM: Final = "qemu-system-x86_64"
 SOCKETS: Final = ("qmp", "gdb")
 PIPES: Final = ("console", "debug", "exit")
 LOG_FILE: Final = "log"
-_CHUNK: Final = 1 << 20  # bytes
 _RAM_GRANULE: Final = 8 * KIB  # softmmu/vl.c, set_memory_options
 
 
@@ -67,11 +67,11 @@ def _check(plan: BootPlan) -> None:
         raise BootError(f"QEMU takes no firmware of {len(plan.rom)} bytes: it wants a multiple of 64 KiB")
     hole = low_hole(MICROVM if plan.spec.chipset is None else plan.spec, len(plan.rom))
     assert hole is not None
-    pieces = [Span(f"{plan.kernel.path}: a segment", segment.paddr, segment.end) for segment in plan.segments]
-    for piece in [*pieces, *(module.span for module in plan.modules)]:
-        if piece.start < hole.end and hole.start < piece.end:
+    spans = [Span(f"{plan.kernel.path}: a segment", segment.paddr, segment.end) for segment in plan.segments]
+    for span in [*spans, *(module.span for module in plan.modules)]:
+        if span.start < hole.end and hole.start < span.end:
             raise UnavailableError(
-                f"{piece.name} at {piece.start:#x}-{piece.end:#x} lies where QEMU has a copy of the ROM: "
+                f"{span.name} at {span.start:#x}-{span.end:#x} lies where QEMU has a copy of the ROM: "
                 "use the engine unicorn or kvm"
             )
 
@@ -141,7 +141,4 @@ def _segment_files(plan: BootPlan, directory: str) -> Iterator[tuple[str, int]]:
 def _copy(kernel: Kernel, offset: int, size: int, path: str) -> None:
     """Writes a part of the kernel's ELF image to a file."""
     with open(path, "wb") as file:
-        for at in range(0, size, _CHUNK):
-            piece = bytearray(min(_CHUNK, size - at))
-            kernel.read_into(offset + at, memoryview(piece))
-            file.write(piece)
+        file.writelines(pieces(kernel, offset, size))
