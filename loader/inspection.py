@@ -44,8 +44,8 @@ _BUILD_ID_BYTES: Final = 64  # a SHA-512, the longest build-id in use
 
 
 class DecodedNote(NamedTuple):
-    """A note made readable. `number` is its type as it stands; `descriptor` all of it, in hexadecimal; `value` the number in it,
-    of Xen's notes with 4 or 8 bytes; `places` are all that hold the same note."""
+    """A note made readable. `number` is its type as it stands; `descriptor` all of it, in hexadecimal; `value` the number in
+    it, of Xen's notes with 4 or 8 bytes; `places` are all that hold the same note."""
 
     owner: str
     type: str
