@@ -86,7 +86,7 @@ class FileImage:
             raise BootError(f"cannot be opened: {error}") from None
         if not stat.S_ISREG(status.st_mode):
             self.close()
-            raise BootError("cannot be opened: a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file")
+            raise BootError(f"cannot be opened: {'a directory' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}")
         self.size = status.st_size
 
     @property

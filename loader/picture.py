@@ -11,9 +11,9 @@ from .elf import ProgramHeader
 
 _CELLS: Final = 8  # of a bar
 _WIDTH: Final = 98  # columns of a line, where it has a choice
-_FILE: Final = "█"
-_ZEROS: Final = "░"
-_LINE: Final = "─"
+FILE: Final = "█"
+ZEROS: Final = "░"
+LINE: Final = "─"
 _LINES: Final = ((MIB, "1 MiB"), (GIB, "1 GiB"), (ADDRESS_4G, "4 GiB"))
 _FIRST, _LAST = 16, 4  # of more than the sum, these are shown
 _FLAGS: Final = ((PF_R, "R"), (PF_W, "W"), (PF_X, "X"))
@@ -113,7 +113,7 @@ def _edges(segments: Sequence[ProgramHeader]) -> list[tuple[int, str]]:
 
 
 def _line(at: int, name: str, whose: str) -> _Row:
-    return _Row(f"{at:#x}", _LINE * _CELLS, f"{name}, in {whose}" if whose else name)
+    return _Row(f"{at:#x}", LINE * _CELLS, f"{name}, in {whose}" if whose else name)
 
 
 def _gap(start: int, end: int) -> list[_Row]:
@@ -128,7 +128,7 @@ def _bar(segment: ProgramHeader) -> str:
         full = max(full, 1)
     if stored < segment.memsz:
         full = min(full, _CELLS - 1)
-    return _FILE * full + _ZEROS * (_CELLS - full)
+    return FILE * full + ZEROS * (_CELLS - full)
 
 
 def _described(segment: ProgramHeader) -> str:

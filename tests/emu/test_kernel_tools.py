@@ -11,6 +11,7 @@ import shutil
 import stat
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -409,6 +410,18 @@ def test_an_entry_by_name(capsys, tmp_path):
     (tmp_path / "hobby").write_bytes(without_note(guest)[0])
     said = command(capsys, "note", tmp_path / "hobby", "-o", tmp_path / "pvh", "--entry", symbol)
     assert f"PHYS32_ENTRY {Kernel.from_bytes(guest, 'guest').entry:#x} injected" in said
+
+
+def test_the_picture_is_ascii_where_nothing_else_can_be_shown(tmp_path):
+    (tmp_path / "kernel").write_bytes(forge())
+    shown = {}
+    for encoding in ("utf-8", "ascii"):
+        line = [sys.executable, "-c", "import sys; from pvhboot.emu.cli import main; sys.exit(main())", "inspect", "kernel"]
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run(line, capture_output=True, check=True, cwd=tmp_path, env=environment)
+        shown[encoding] = done.stdout.decode(encoding)
+    assert shown["ascii"] == shown["utf-8"].replace("█", "#").replace("░", ".").replace("─", "-")
+    assert "#" in shown["ascii"]
 
 
 def test_an_entry_in_data_is_warned_of(capsys, tmp_path):
