@@ -139,7 +139,7 @@ def _setup(header: SetupHeader) -> list[str]:
     if header.relocatable_kernel is not None:
         place.append(f"{'' if header.relocatable_kernel else 'not '}relocatable, alignment {header.kernel_alignment:#x}")
     if header.pref_address is not None:
-        place.append(f"unpacks itself to {header.pref_address:#x} by preference, needs {header.init_size:#x} bytes there")
+        place.append(f"wants to run at {header.pref_address:#x}, needs {header.init_size:#x} bytes there")
     rest = []
     if header.cmdline_size is not None:
         rest.append(f"command line of at most {header.cmdline_size} bytes")

@@ -60,8 +60,8 @@ def _as_linux(case: QemuCase, protocol: int) -> Ruling:
         )
     return Ruling(
         ACCEPTS,
-        f"boot protocol {boot_params.protocol_name(protocol)}: its protected-mode part goes to {start:#x}, where it unpacks "
-        "itself; a PVH note in it is not looked for",
+        f"boot protocol {boot_params.protocol_name(protocol)}: its protected-mode part goes to {start:#x}; "
+        "a PVH note in it is not looked for",
         LINUX_BOOT,
         start,
     )

@@ -154,7 +154,7 @@ def test_the_setup_header_field_by_field(told: Told) -> None:
     assert "loadflags 0xa3 (LOADED_HIGH, KASLR, QUIET, CAN_USE_HEAP)" in text
     assert "xloadflags 0xb (KERNEL_64, CAN_BE_LOADED_ABOVE_4G, EFI_HANDOVER_64)" in text
     assert "loaded at 0x100000; relocatable, alignment 0x200000" in text
-    assert "unpacks itself to 0x1000000 by preference, needs 0x3000 bytes there" in text
+    assert "wants to run at 0x1000000, needs 0x3000 bytes there" in text
     assert "command line of at most 2047 bytes; EFI handover offset 0x190" in text
     header = found.to_json()["bzimage"]
     names = ("loadflags", "code32_start", "kernel_alignment", "relocatable_kernel", "xloadflags", "cmdline_size")
@@ -167,8 +167,8 @@ def test_the_setup_header_field_by_field(told: Told) -> None:
     [
         (0x200, "loadflags", "alignment"),
         (0x205, "alignment", "command line of"),
-        (0x206, "command line of", "unpacks itself"),
-        (0x20A, "unpacks itself", "EFI handover"),
+        (0x206, "command line of", "wants to run"),
+        (0x20A, "wants to run", "EFI handover"),
         (0x20B, "EFI handover", "xloadflags"),
         (0x20C, "xloadflags", "not there at all"),
     ],
