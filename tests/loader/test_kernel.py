@@ -248,7 +248,7 @@ def test_hostile(tmp_path: Path, name: str, make: Callable[[], bytes], pattern: 
         (lambda _: None, "cannot be opened: No such file"),
         (Path.mkdir, "cannot be opened: a directory"),
         (lambda path: path.symlink_to(path), "cannot be opened: Too many levels"),
-        (os.mkfifo, "not a regular file"),
+        (os.mkfifo, "cannot be opened: not a regular file"),
     ],
     ids=["missing", "directory", "link loop", "fifo"],
 )
