@@ -1,50 +1,34 @@
 """The library of conformance guests: each runs and says of itself what its ELF says; a loader's mistakes are found; and what is
 to be refused is refused, with the reason that is documented."""
 
-import hashlib
-import json
-import re
-import shlex
 import struct
 from io import BytesIO
-from pathlib import Path
 
 import pytest
 from elftools.elf.elffile import ELFFile
 from guest_report import LoadLine, parse_report
+from guest_runs import CHECKS, MEMORY, plan_for, run_spoilt, write
 from pvhboot.emu.board import Board
-from pvhboot.emu.cli import main
 from pvhboot.emu.engines.base import Limits, Until
 from pvhboot.emu.reasons import EXIT
 from pvhboot.emu.session import boot, get_engine
 from pvhboot.loader.kernel import Kernel
-from pvhboot.loader.modules import FREEBSD, LINUX, Module
-from pvhboot.loader.plan import make_plan
-from pvhboot.shim.abi import freebsd, pvh
+from pvhboot.shim.abi import pvh
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.guest_layout import (
-    FREEBSD_FREE_BYTES,
     GUEST_ELF_ENTRY,
     GUEST_FILE_BYTES,
     GUEST_FORMAT,
-    GUEST_FREEBSD_HALT,
     GUEST_MEMORY_BYTES,
     fnv_1a,
 )
 from pvhboot.shim.guest_library import LIBRARY, guest
 from pvhboot.shim.guest_link import ELF_ENTRY
-from pvhboot.shim.image import asm_source
-from pvhboot.shim.machines import BARE, GIB, MIB
+from pvhboot.shim.machines import BARE, MIB
 from pvhboot.shim.stock import build_guest, default_blob, guest_image
 
 BOOTING = [one.name for one in LIBRARY if not one.reason]
 REFUSED = [one.name for one in LIBRARY if one.reason]
-CHECKS = re.findall(r"^\s+CHECK (\w+)$", asm_source("guest_data.s"), re.MULTILINE)
-MEMORY = 64 * MIB
-
-
-def plan_for(data, memory=MEMORY, **more):
-    return make_plan(BARE, default_blob(BARE).data, Kernel.from_bytes(data, "guest"), memory=memory, cmdline="hi", **more)
 
 
 def expected_loads(data, displacement=0):
@@ -62,22 +46,6 @@ def expected_loads(data, displacement=0):
         for segment in file.iter_segments()
         if segment["p_type"] == "PT_LOAD"
     ]
-
-
-def run_spoilt(plan, engine_name, spoil=None, at_handoff=None):
-    """A run with the guest's memory changed after loading, or at its entry: what it left with, and its report."""
-    memory = plan.memory()
-    if spoil is not None:
-        spoil(memory)
-    board = Board(plan, memory)
-
-    def on_handoff(handoff):
-        if at_handoff is not None:
-            at_handoff(handoff.memory, handoff.registers["ebx"])
-
-    run = get_engine(engine_name).run(board, Until(EXIT), Limits(seconds=60), on_handoff)
-    assert run.stop.reason == EXIT, run.stop
-    return run.stop.value, bytes(board.console)
 
 
 @pytest.mark.parametrize("name", BOOTING)
@@ -158,10 +126,6 @@ def test_a_relocatable_guest_sees_the_same_registers_as_one_that_is_not(engine_n
         registers = parse_report(console).registers
         seen.append({name: value for name, value in registers.items() if name not in ("eip", "eax", "ecx", "edx")})
     assert seen[0] == seen[1]
-
-
-def write(memory, paddr, data):
-    memory.view(paddr, len(data))[:] = data
 
 
 def moved_segment(memory, paddr, size, to):
@@ -253,160 +217,6 @@ def test_whoever_goes_to_the_entry_of_the_elf_header_gets_another_value(engine_n
     assert ELFFile(BytesIO(data))["e_entry"] == Kernel.from_bytes(at_elf_entry, "guest").entry
 
 
-# FreeBSD's rules.
-
-
-def record(kind, data):
-    return freebsd.MODINFO.pack(freebsd.Modinfo(kind, len(data))) + data + bytes(-len(data) % freebsd.MODINFO_ALIGN)
-
-
-def metadata(kind=b"elf kernel\0"):
-    """What FreeBSD's loader leaves, as far as the kernel looks for it."""
-    return record(freebsd.MODINFO_NAME, b"/boot/kernel/kernel\0") + record(freebsd.MODINFO_TYPE, kind) + bytes(8)
-
-
-def behind_header(data, at=0x1000, flags=freebsd.XENHEADER_HAS_MODULEP_OFFSET):
-    return freebsd.XEN_HEADER.pack(freebsd.XenHeader(flags, at)).ljust(at, b"\0") + data
-
-
-CPIO = b"070701" + b"0" * 104 + b"TRAILER!!!\0"
-
-
-@pytest.fixture
-def freebsd_plan(tmp_path):
-    def plan(*modules, rules=FREEBSD, memory=MEMORY):
-        listed = []
-        for number, (data, cmdline) in enumerate(modules):
-            path = tmp_path / f"module{number}"
-            path.write_bytes(data)
-            listed.append(Module(str(path), cmdline))
-        return plan_for(build_guest("freebsd"), memory, modules=listed, guest=rules)
-
-    return plan
-
-
-# The modules, how many pages they take, and where in module 0 the metadata is.
-FREEBSD_BOOTS = {
-    "no-module": ((), 0, None),
-    "metadata": ([(metadata(), "kernel")], 1, 0),
-    "metadata-of-an-older-loader": ([(metadata(b"elf64 kernel\0"), "kernel")], 1, 0),
-    "metadata-behind-a-header": ([(behind_header(metadata()), "header")], 2, 0x1000),
-    "and-more": ([(metadata(), "kernel"), (b"second" * 1000, "another"), (b"third", "a third")], 4, 0),
-}
-
-
-@pytest.mark.parametrize("case", FREEBSD_BOOTS)
-def test_freebsds_rules_are_met(case, freebsd_plan, engine_name):
-    modules, pages, where = FREEBSD_BOOTS[case]
-    plan = freebsd_plan(*modules)
-    value, console = run_spoilt(plan, engine_name)
-    report = parse_report(console)
-    end = 0x400000  # of the kernel
-    metadata_at = " none" if where is None else f"={plan.modules[0].paddr + where:#010x}"
-    assert report.freebsd == [f"physfree={end + pages * 0x1000:#010x} is RAM", f"metadata{metadata_at}"]
-    assert [(paddr, size) for paddr, size, _ in report.modules] == [(m.paddr, m.payload.size) for m in plan.modules]
-    assert [line for *_, line in report.modules] == [f'"{cmdline}"' for _, cmdline in modules]
-    assert value == 0
-
-
-def field(name):
-    return pvh.HVM_START_INFO.fields[name].offset
-
-
-def put(memory, at, value, size=8):
-    write(memory, at, value.to_bytes(size, "little"))
-
-
-def get(memory, at, size=8):
-    return int.from_bytes(memory.read(at, size), "little")
-
-
-def module_field(name):
-    def change(value):
-        def at_handoff(memory, info):
-            put(memory, get(memory, info + field("modlist_paddr")) + pvh.HVM_MODLIST_ENTRY.fields[name].offset, value)
-
-        return at_handoff
-
-    return change
-
-
-def info_field(name, value, size=8):
-    return lambda memory, info: put(memory, info + field(name), value, size)
-
-
-ONE = [(metadata(), "kernel")]
-# The modules, by whose rules they are placed, what is changed at the entry, and the reason that is given.
-FREEBSD_HALTS = {
-    "magic": ((), FREEBSD, info_field("magic", 1, 4), "start_info has another magic"),
-    "version-0": ((), FREEBSD, info_field("version", 0, 4), "no memory map in the first GiB"),
-    "no-memory-map": ((), FREEBSD, info_field("memmap_paddr", 0), "no memory map in the first GiB"),
-    "memory-map-above-1g": ((), FREEBSD, info_field("memmap_paddr", GIB), "no memory map in the first GiB"),
-    "memory-map-above-4g": ((), FREEBSD, info_field("memmap_paddr", 1 << 32 | 0x7000), "no memory map in the first GiB"),
-    "memory-map-without-end": ((), FREEBSD, info_field("memmap_entries", 0x80000000, 4), "no memory map in the first GiB"),
-    "modlist-without-modules": ((), FREEBSD, info_field("modlist_paddr", 0x6040), "modlist_paddr is set, nr_modules is 0"),
-    "modlist-above-1g": (ONE, FREEBSD, info_field("modlist_paddr", GIB), "the module list is not in the first GiB"),
-    "module-above-1g": (ONE, FREEBSD, module_field("paddr")(GIB), "a module is not in the first GiB"),
-    "module-of-4g": (ONE, FREEBSD, module_field("size")(1 << 32), "a module is not in the first GiB"),
-    "modules-at-the-top": (ONE, LINUX, None, "no RAM behind kernel, start_info, memory map and modules"),
-    "reserved-behind-the-kernel": (
-        (),
-        FREEBSD,
-        lambda memory, info: put(memory, get(memory, info + field("memmap_paddr")) + 8, 0x400000 + FREEBSD_FREE_BYTES - 1),
-        "no RAM behind kernel, start_info, memory map and modules",
-    ),
-    "cmdline-in-the-way": (
-        (),
-        FREEBSD,
-        info_field("cmdline_paddr", 0x400000 + FREEBSD_FREE_BYTES - 1),
-        "a command line or the module list lies in the first free pages",
-    ),
-    "null-cmdline": (ONE, FREEBSD, module_field("cmdline_paddr")(0), "module 0 has no command line"),
-    "cmdline-above-1g": (
-        ONE,
-        FREEBSD,
-        module_field("cmdline_paddr")(GIB),
-        "the command line of module 0 is not in the first GiB",
-    ),
-    "an-initrd": ([(CPIO, "initrd")], FREEBSD, None, "module 0 is no metadata of FreeBSD's loader"),
-    "no-kernel-in-it": ([(metadata(b"elf module\0"), "x")], FREEBSD, None, "module 0 is no metadata of FreeBSD's loader"),
-    "records-that-run-out": ([(metadata()[:16], "x")], FREEBSD, None, "module 0 is no metadata of FreeBSD's loader"),
-    "header-without-offset": (
-        [(behind_header(metadata(), flags=0), "header")],
-        FREEBSD,
-        None,
-        "module 0 is a header that does not say where the metadata is",
-    ),
-    "header-beyond-the-module": (
-        [(behind_header(b"", 0x2000), "header")],
-        FREEBSD,
-        None,
-        "module 0 is a header that does not say where the metadata is",
-    ),
-    "metadata-where-a-header-should-be": (
-        [(metadata(), "header")],
-        FREEBSD,
-        None,
-        "module 0 is a header that does not say where the metadata is",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("case", FREEBSD_HALTS)
-def test_the_stand_in_halts_where_freebsd_would(case, freebsd_plan, engine_name):
-    modules, rules, change, reason = FREEBSD_HALTS[case]
-    value, console = run_spoilt(freebsd_plan(*modules, rules=rules), engine_name, at_handoff=change)
-    assert value == GUEST_FREEBSD_HALT
-    assert console.decode().splitlines()[-1] == f"freebsd halt: {reason}"
-
-
-def test_every_reason_to_halt_is_tried():
-    """But for those that take a start_info above 1 GiB, or memory that forgets."""
-    reasons = set(re.findall(r'^halt_\w+:\n    \.asciz "(.*)"$', asm_source("guest_freebsd.s"), re.MULTILINE))
-    untried = {"start_info is not in the first GiB", "the first free pages do not hold what is stored"}
-    assert reasons - {reason for *_, reason in FREEBSD_HALTS.values()} == untried
-
-
 # What is refused.
 
 
@@ -426,108 +236,5 @@ def test_the_loader_knows_where_a_guest_may_go(name):
     assert (None if found is None else tuple(found)) == (None if placement is None else tuple(placement))
 
 
-# The command.
-
-
-def test_all_are_written_with_a_manifest(tmp_path, capsys):
-    directory = tmp_path / "made" / "on the way"
-    assert main(["guests", "-o", str(directory)]) == 0
-    out = capsys.readouterr().out.splitlines()
-    assert out[0].split() == ["name", "memory", "expected", "what", "is", "special", "about", "it"]
-    assert [line.split()[0] for line in out[1:-1]] == [one.name for one in LIBRARY]
-    assert out[-1] == f"{len(LIBRARY)} guests and guests.json written to {directory}"
-    manifest = json.loads((directory / "guests.json").read_text())
-    assert (manifest["format"], manifest["serial_port"], manifest["debug_exit_port"]) == (GUEST_FORMAT, 0x3F8, 0x501)
-    assert set(manifest["exit_values"]) == {"0", "1-124", "125", "126", "127"}
-    assert sorted(path.name for path in directory.iterdir()) == sorted(
-        ["guests.json", *(entry["file"] for entry in manifest["guests"])]
-    )
-    for entry, one in zip(manifest["guests"], LIBRARY, strict=True):
-        data = (directory / entry["file"]).read_bytes()
-        assert entry == {
-            "name": one.name,
-            "file": f"guest-{one.name}",
-            "shows": one.shows,
-            "class": 32 * data[4],
-            "memory": one.memory,
-            "relocatable": None if one.recipe.placement is None else one.recipe.placement._asdict(),
-            "expected": "refused" if one.reason else "boots",
-            "reason": one.reason or None,
-            "sha256": hashlib.sha256(data).hexdigest(),
-        }
-
-
-def test_some_are_written_and_named_once(tmp_path, capsys):
-    assert main(["guests", "reloc-12", "elf32", "reloc-12", "-o", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"2 guests and guests.json written to {tmp_path}"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["guest-elf32", "guest-reloc-12", "guests.json"]
-    assert [entry["name"] for entry in json.loads((tmp_path / "guests.json").read_text())["guests"]] == ["reloc-12", "elf32"]
-
-
-def test_the_list_writes_nothing(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["guests", "--list", "freebsd"]) == 0
-    assert re.search(r"^freebsd +16 MiB +boots +a stand-in for FreeBSD/amd64", capsys.readouterr().out, re.MULTILINE)
-    assert main(["guests", "--list", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["guests"]) == len(LIBRARY)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_json_is_the_manifest(tmp_path, capsys):
-    assert main(["guests", "elf64", "-o", str(tmp_path), "--json"]) == 0
-    assert capsys.readouterr().out == (tmp_path / "guests.json").read_text()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        ([], "pvhboot: name a directory for the guests with -o DIR, or look at their list with --list"),
-        (["nobody", "--list"], "pvhboot: no conformance guest named 'nobody': `pvhboot guests --list` names them"),
-        (["-o", "file"], "pvhboot: file: cannot be made a directory: File exists"),
-        (["-o", "file/below"], "pvhboot: file/below: cannot be made a directory: Not a directory"),
-        (["-o", ""], "pvhboot: an output without a name: cannot be made a directory: No such file or directory"),
-        (["-o", "a\0b"], r"pvhboot: a\x00b: cannot be made a directory: embedded null byte"),
-    ],
-)
-def test_what_cannot_be_is_said_in_a_line(arguments, says, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("file").write_text("")
-    assert main(["guests", *arguments]) == 2
-    assert capsys.readouterr().err == says + "\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
 def test_the_image_is_as_large_as_it_says():
     assert len(guest_image().code) < GUEST_FILE_BYTES < GUEST_MEMORY_BYTES
-
-
-# docs/guests.md.
-
-DOCS = (Path(__file__).parents[2] / "docs" / "guests.md").read_text()
-SHOWN = re.findall(r"^```\n\$ pvhboot (.*)\n((?:.*\n)*?)^```", DOCS, re.MULTILINE)
-
-
-def as_pattern(shown):
-    """A line of … stands for any lines, … at the end of one for the rest of it."""
-    lines = ["(?:.*\n)*" if line == "…" else re.escape(line).replace("…", ".*") + "\n" for line in shown.splitlines()]
-    return "".join(lines)
-
-
-@pytest.mark.parametrize(("command", "shown"), SHOWN, ids=[command for command, _ in SHOWN])
-def test_what_the_docs_show_is_true(command, shown, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    main(["guests", "-o", "guests"])
-    Path("initrd.cpio").write_bytes(CPIO)
-    capsys.readouterr()
-    main(shlex.split(command))
-    printed = capsys.readouterr()
-    assert re.fullmatch(as_pattern(shown), printed.out + printed.err), printed.out + printed.err
-
-
-def test_the_docs_tell_of_every_check_and_every_guest():
-    (table,) = re.findall(r"^\| check \|.*\n\|.*\n((?:\|.*\n)+)", DOCS, re.MULTILINE)
-    told = [name for names in re.findall(r"^\| ([\w, ]+) \|", table, re.MULTILINE) for name in names.split(", ")]
-    assert sorted(told) == sorted(CHECKS)
-    whole = set(re.findall(r"`([a-z][\w-]+)`", DOCS))
-    ends = set(re.findall(r"`(-[\w-]+)`", DOCS))
-    assert [one.name for one in LIBRARY if one.name not in whole and not any(one.name.endswith(end) for end in ends)] == []
