@@ -123,8 +123,7 @@ def _add_what_to_boot(parser: argparse.ArgumentParser, machines: Iterable[str] =
     parser.add_argument(
         "--guest",
         choices=GUESTS,
-        default=LINUX,
-        help="whose rules modules follow: high in RAM, or behind the kernel, each with a command line (default: %(default)s)",
+        help=f"whose rules modules follow: high in RAM, or behind the kernel, each with a command line (default: {LINUX})",
     )
     parser.add_argument(
         "--base",

@@ -8,10 +8,9 @@ from typing import Final, NamedTuple, Protocol
 
 from pvhboot.shim.abi import interrupts, paging, x86
 
-_LARGE_SHIFT: Final = 22  # of a page of 32-bit paging: 4 MiB
-_PAGE_SHIFT: Final = 12
-_PAE_SHIFTS: Final = (30, 21, 12)
-_LONG_SHIFTS: Final = (39, 30, 21, 12)
+_NARROW_SHIFTS: Final = (paging.PAGE_4M_SHIFT, paging.PAGE_SHIFT)
+_PAE_SHIFTS: Final = (paging.PDPT_SHIFT, paging.LARGE_PAGE_SHIFT, paging.PAGE_SHIFT)
+_LONG_SHIFTS: Final = (paging.PML4_SHIFT, *_PAE_SHIFTS)
 _PAE_TABLE_ALIGN: Final = 32
 
 
@@ -103,18 +102,17 @@ class LinearMemory:
     def _walk(self, address: int, fault: int) -> list[_Entry]:
         """The entries on the way to a page, the page's own last."""
         size = 8 if self._wide else 4
-        index_bits = 9 if self._wide else 10
-        shifts = _LONG_SHIFTS if self._long else _PAE_SHIFTS if self._wide else (_LARGE_SHIFT, _PAGE_SHIFT)
+        shifts = _LONG_SHIFTS if self._long else _PAE_SHIFTS if self._wide else _NARROW_SHIFTS
         align = _PAE_TABLE_ALIGN if self._wide and not self._long else x86.PAGE_SIZE
         table = self._cr3 & (paging.PTE_ADDRESS if self._long else x86.ADDRESS_4G - align)
         entries: list[_Entry] = []
         for shift in shifts:
-            paddr = table + (address >> shift) % (1 << index_bits) * size
+            paddr = table + (address >> shift) % (x86.PAGE_SIZE // size) * size
             value = int.from_bytes(self._physical.read(paddr, size), "little")
             if not value & paging.PTE_PRESENT:
                 raise PageFaultError(address, fault)
             entries.append(_Entry(paddr, size, value, shift))
-            last = shift == _PAGE_SHIFT or self._is_large(value, shift)
+            last = shift == paging.PAGE_SHIFT or self._is_large(value, shift)
             if self._is_malformed(value, shift, last):
                 raise PageFaultError(address, fault | interrupts.PF_PRESENT | interrupts.PF_RESERVED)
             if last:
@@ -127,20 +125,20 @@ class LinearMemory:
             return False
         if not self._wide:
             return self._pse
-        return shift == _PAE_SHIFTS[1] or (self._long and shift == _LONG_SHIFTS[1])
+        return shift == paging.LARGE_PAGE_SHIFT or (self._long and shift == paging.PDPT_SHIFT)
 
     def _is_malformed(self, value: int, shift: int, last: bool) -> bool:
         if not self._wide:
-            return last and shift == _LARGE_SHIFT and bool(value & paging.PSE36_RESERVED)
+            return last and shift == paging.PAGE_4M_SHIFT and bool(value & paging.PSE36_RESERVED)
         reserved = self._reserved
-        if shift == _LONG_SHIFTS[0]:
+        if shift == paging.PML4_SHIFT:
             reserved |= paging.PTE_LARGE
-        elif last and shift > _PAGE_SHIFT:
+        elif last and shift > paging.PAGE_SHIFT:
             reserved |= (1 << shift) - 2 * paging.PTE_LARGE_PAT
         return bool(value & reserved)
 
     def _frame(self, entry: _Entry) -> int:
-        if not self._wide and entry.shift == _LARGE_SHIFT:
+        if not self._wide and entry.shift == paging.PAGE_4M_SHIFT:
             high = (entry.value & paging.PSE36_MASK) << paging.PSE36_SHIFT
-            return high | entry.value & x86.ADDRESS_4G - (1 << _LARGE_SHIFT)
+            return high | entry.value & x86.ADDRESS_4G - (1 << paging.PAGE_4M_SHIFT)
         return entry.value & paging.PTE_ADDRESS & -(1 << entry.shift)

@@ -5,6 +5,7 @@ import struct
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
+from pvhboot.shim.abi.elf import GNU_NOTE_NAME, NT_GNU_ABI_TAG, NT_GNU_BUILD_ID, NT_GNU_PROPERTY_TYPE_0
 from pvhboot.shim.abi.pvh import (
     NOTE_NAME,
     XEN_ELFNOTE_BSD_SYMTAB,
@@ -12,6 +13,7 @@ from pvhboot.shim.abi.pvh import (
     XEN_ELFNOTE_PHYS32_ENTRY,
     XEN_ELFNOTE_PHYS32_RELOC,
     XEN_ELFNOTE_XEN_VERSION,
+    Relocation,
 )
 from pvhboot.shim.errors import BootError
 
@@ -20,21 +22,18 @@ from .codecs import Progress
 from .elf import Header, NoteSpan, ProgramHeader, note_sections, note_segments, read_header, read_program_headers
 from .image import FileImage, OpenImage, read_head
 from .kernel import Facts, examine
-from .notes import Note, Relocation, read_notes
+from .notes import Note, read_notes
 from .picture import show_flags
 from .printable import printable
 from .verdict import Judged, judge
 from .verdicts.base import Verdict
-from .wrapping import describe, unwrap
+from .wrapping import Wrapping, describe, unwrap
 
-# binutils include/elf/common.h, NT_GNU_*.
-_GNU_NAME: Final = b"GNU\0"
-_GNU_BUILD_ID: Final = 3
-_GNU_TYPES: Final = {1: "ABI_TAG", _GNU_BUILD_ID: "BUILD_ID", 5: "PROPERTY_TYPE_0"}
+_GNU_TYPES: Final = {NT_GNU_ABI_TAG: "ABI_TAG", NT_GNU_BUILD_ID: "BUILD_ID", NT_GNU_PROPERTY_TYPE_0: "PROPERTY_TYPE_0"}
 # Linux include/linux/build-salt.h and elfnote-lto.h.
 _LINUX_NAME: Final = b"Linux\0"
 _LINUX_TYPES: Final = {0x100: "BUILD_SALT", 0x101: "LTO_INFO"}
-_TYPES: Final = {NOTE_NAME: XEN_ELFNOTE_NAMES, _GNU_NAME: _GNU_TYPES, _LINUX_NAME: _LINUX_TYPES}
+_TYPES: Final = {NOTE_NAME: XEN_ELFNOTE_NAMES, GNU_NOTE_NAME: _GNU_TYPES, _LINUX_NAME: _LINUX_TYPES}
 
 _SHOWN_TYPES: Final = ("PT_LOAD", "PT_NOTE", "PT_DYNAMIC", "PT_INTERP", "PT_TLS")
 _SHOWN_BYTES: Final = 16  # of a descriptor or a name
@@ -45,7 +44,7 @@ _BUILD_ID_BYTES: Final = 64  # a SHA-512, the longest build-id in use
 
 class DecodedNote(NamedTuple):
     """A note made readable. `number` is its type as it stands; `descriptor` all of it, in hexadecimal; `value` the number in
-    it, of Xen's notes with 4 or 8 bytes; `places` are all that hold the same note."""
+    it, of those of Xen's notes that have one, in 4 or 8 bytes; `places` are all that hold the same note."""
 
     owner: str
     type: str
@@ -142,7 +141,7 @@ def _inspect(path: str, file: FileImage, progress: Progress | None) -> Inspectio
         image, wrapping = unwrap(file, progress)
     except BootError as error:
         kind = describe(head).partition(":")[0] if file.size else "an empty file"
-        verdicts = judge(Judged(file, "bzImage of " if bzimage else "", None, None, str(error)))
+        verdicts = judge(Judged(file, Wrapping("", 0, file.size, bzimage is not None), None, None, str(error)))
         return nothing._replace(kind=kind or "unknown", reason=str(error), verdicts=verdicts)
     if bzimage is not None:
         nothing = nothing._replace(bzimage=bzimage._replace(unpacked_size=image.size))
@@ -150,14 +149,14 @@ def _inspect(path: str, file: FileImage, progress: Progress | None) -> Inspectio
     return found._replace(verdicts=judge(Judged(file, wrapping, image, facts, found.reason)))
 
 
-def _look_into(nothing: Inspection, image: OpenImage, wrapping: str) -> tuple[Inspection, Facts | None]:
+def _look_into(nothing: Inspection, image: OpenImage, wrapping: Wrapping) -> tuple[Inspection, Facts | None]:
     """What the ELF image is; all but the verdicts."""
     try:
         header = read_header(image)
     except BootError as error:
-        return nothing._replace(kind=f"{wrapping}ELF", reason=str(error)), None
+        return nothing._replace(kind=f"{wrapping.prefix}ELF", reason=str(error)), None
     found = nothing._replace(
-        kind=f"{wrapping}ELF{header.bits}",
+        kind=f"{wrapping.prefix}ELF{header.bits}",
         elf_class=f"ELF{header.bits}",
         machine=header.machine,
         type=header.type,
@@ -223,15 +222,17 @@ def _decode(note: Note, places: tuple[str, ...]) -> DecodedNote:
     kind = _TYPES.get(note.name, {}).get(note.type, f"{note.type:#x}")
     descriptor, value = note.descriptor, None
     size = len(descriptor)
-    shown = _BUILD_ID_BYTES if (note.name, note.type) == (_GNU_NAME, _GNU_BUILD_ID) else _SHOWN_BYTES
+    shown = _BUILD_ID_BYTES if (note.name, note.type) == (GNU_NOTE_NAME, NT_GNU_BUILD_ID) else _SHOWN_BYTES
     text = descriptor.rstrip(b"\0")
     is_text = note.name == NOTE_NAME and note.type in _XEN_TEXTS
+    is_number = note.name == NOTE_NAME and size in (4, 8)
+    is_word = 0 < len(text) <= _TEXT_BYTES and text == printable(text).encode()
     if (note.name, note.type) == (NOTE_NAME, XEN_ELFNOTE_PHYS32_RELOC) and size in (4, 8, 12):
         fields = zip(("align", "min", "max"), struct.unpack(f"<{size // 4}I", descriptor), strict=False)
         shown_as = ", ".join(f"{name} {number:#x}" for name, number in fields)
-    elif (is_text or size == len(text) + 1) and 0 < len(text) <= _TEXT_BYTES and text == printable(text).encode():
+    elif is_word and (is_text or (size == len(text) + 1 and not is_number)):
         shown_as = f'"{text.decode("ascii")}"'
-    elif note.name == NOTE_NAME and size in (4, 8):
+    elif is_number:
         value = int.from_bytes(descriptor, "little")
         shown_as = f"{value:#x} ({size} bytes)"
     else:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple, Self
 
+from pvhboot.shim.abi.pvh import Relocation
 from pvhboot.shim.abi.x86 import ADDRESS_4G
 from pvhboot.shim.errors import BootError
 
 from .codecs import Progress
 from .elf import ProgramHeader, note_sections, note_segments, read_header, read_program_headers, require_x86
 from .image import BytesImage, FileImage, Image, OpenImage
-from .notes import Note, Relocation, has_pvh_entry, pvh_entry, pvh_relocation, read_notes
+from .notes import Note, has_pvh_entry, pvh_entry, pvh_relocation, read_notes
 from .wrapping import unwrap
 
 
@@ -94,7 +95,7 @@ class Kernel:
             raise
         if image is not file:
             file.close()
-        return cls(path, f"{wrapping}ELF{facts.bits}", image, facts)
+        return cls(path, f"{wrapping.prefix}ELF{facts.bits}", image, facts)
 
     @property
     def end(self) -> int:

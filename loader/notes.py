@@ -17,6 +17,7 @@ from pvhboot.shim.abi.pvh import (
     XEN_ELFNOTE_NAMES,
     XEN_ELFNOTE_PHYS32_ENTRY,
     XEN_ELFNOTE_PHYS32_RELOC,
+    Relocation,
 )
 from pvhboot.shim.abi.x86 import ADDRESS_4G, PAGE_SIZE
 from pvhboot.shim.errors import BootError
@@ -39,15 +40,6 @@ class Note(NamedTuple):
     type: int
     descriptor: bytes
     source: str
-
-
-class Relocation(NamedTuple):
-    """Where a kernel with a PHYS32_RELOC note can run: all of it lies from the physical address `min` to `max`, the last byte
-    included, and its lowest segment begins at a multiple of `align`."""
-
-    align: int
-    min: int
-    max: int
 
 
 def iter_notes(data: bytes, source: str, where: str) -> Iterator[Note]:

@@ -6,13 +6,13 @@ Source: Xen xen/include/public/elfnote.h, XEN_ELFNOTE_PHYS32_RELOC. A kernel wit
 from collections.abc import Sequence
 from typing import Final
 
+from pvhboot.shim.abi.pvh import Relocation
 from pvhboot.shim.abi.x86 import ADDRESS_4G
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import MIB, Span
 
 from .kernel import Kernel, KernelSegment
 from .limits import more_memory
-from .notes import Relocation
 from .ranges import places
 from .sizes import show_size
 

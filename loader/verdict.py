@@ -11,14 +11,15 @@ from .verdicts.own import judge_own
 from .verdicts.qemu import judge_qemu
 from .verdicts.raw import RawFile
 from .verdicts.xen import judge_xen
+from .wrapping import Wrapping
 
 
 class Judged(NamedTuple):
-    """What is judged: the file, how the ELF image in it is wrapped ("", "gzip of ", "bzImage (zstd) of "), that image, None if
-    there is none, and what kernel.examine has proven of it, or why it could not (`reason`)."""
+    """What is judged: the file, how the ELF image in it is wrapped, as far as that is known, that image, None if there is none,
+    and what kernel.examine has proven of it, or why it could not (`reason`)."""
 
     file: Image
-    wrapping: str
+    wrapping: Wrapping
     image: Image | None
     facts: Facts | None
     reason: str
@@ -31,10 +32,9 @@ def judge(judged: Judged) -> tuple[Verdict, ...]:
     """
     outer = RawFile(judged.file)
     inner = outer if judged.image is judged.file else None if judged.image is None else RawFile(judged.image)
-    codec = judged.wrapping.removesuffix(" of ").removeprefix("bzImage").strip(" ()")
     return (
         judge_qemu(outer),
-        *judge_linux_loader(outer, inner, codec),
+        *judge_linux_loader(outer, inner, judged.wrapping.codec),
         judge_xen(outer, judged.wrapping, inner, judged.reason),
         judge_own(judged.facts, judged.reason),
         *judge_guests(judged.facts, judged.reason),

@@ -1,6 +1,6 @@
 """What a file is, told by its first bytes, and the ELF image in it, taken out of a bzImage or decompressed."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from pvhboot.shim.abi import boot_params
 from pvhboot.shim.abi.elf import ELF_MAGIC
@@ -32,8 +32,23 @@ def describe(head: bytes) -> str:
     return "a text file" if head and all(0x20 <= byte < 0x7F or byte in b"\t\r\n" for byte in head) else ""
 
 
-def unwrap(image: OpenImage, progress: Progress | None = None) -> tuple[OpenImage, str]:
-    """The ELF image in a file, and how it was wrapped: "", "gzip of ", "bzImage (zstd) of ".
+class Wrapping(NamedTuple):
+    """How an ELF image is wrapped in a file: by the codec of that name ("": it is the file itself), whose `size` bytes lie at
+    `offset` of the file, perhaps in a bzImage."""
+
+    codec: str
+    offset: int
+    size: int
+    in_bzimage: bool = False
+
+    @property
+    def prefix(self) -> str:
+        """In front of what is wrapped: "", "gzip of ", "bzImage (zstd) of "."""
+        return f"bzImage ({self.codec}) of " if self.in_bzimage else f"{self.codec} of " if self.codec else ""
+
+
+def unwrap(image: OpenImage, progress: Progress | None = None) -> tuple[OpenImage, Wrapping]:
+    """The ELF image in a file, and how it was wrapped.
 
     BootError, saying what it is, if it holds none. `progress` is told how much of what is compressed has been consumed.
     """
@@ -41,15 +56,15 @@ def unwrap(image: OpenImage, progress: Progress | None = None) -> tuple[OpenImag
         raise BootError("an empty file")
     head = read_head(image)
     if codec := find_codec(head):
-        wrapping = f"{codec.name} of "
-        data = decompress(image, codec, 0, image.size, lambda head: _require_elf(head, wrapping), progress)
+        wrapping = Wrapping(codec.name, 0, image.size)
+        data = decompress(image, codec, 0, image.size, lambda head: _require_elf(head, wrapping.prefix), progress)
     elif is_bzimage(head):
         packed = find_payload(image, read_setup_header(image))
-        wrapping = f"bzImage ({packed.codec.name}) of "
-        data = unpack(image, packed, lambda head: _require_elf(head, wrapping), progress)
+        wrapping = Wrapping(packed.codec.name, packed.offset, packed.size, True)
+        data = unpack(image, packed, lambda head: _require_elf(head, wrapping.prefix), progress)
     else:
         _require_elf(head, "")
-        return image, ""
+        return image, Wrapping("", 0, image.size)
     return BytesImage(data), wrapping
 
 
@@ -65,7 +80,7 @@ def require_plain_elf(image: Image) -> None:
     _require_elf(head, "")
 
 
-def _require_elf(head: bytes, wrapping: str) -> None:
+def _require_elf(head: bytes, prefix: str) -> None:
     if not head.startswith(ELF_MAGIC):
         what = describe(head) or ("something" if head else "nothing") + f" that starts with {head[:4].hex(' ') or 'no byte'}"
-        raise BootError(f"not an ELF file, but {wrapping}{what}")
+        raise BootError(f"not an ELF file, but {prefix}{what}")

@@ -82,7 +82,7 @@ def guest_symbols(origin: int = GUEST_PADDR) -> dict[str, int]:
         "GUEST_MAX_STRING": 0x10000,  # bytes of a command line that are printed
         "GUEST_SUM_BYTES": 0x1000,  # bytes of a module that are summed
         "GUEST_SERIAL_POLLS": 0x10000,  # FIFO, 16 bytes at 115200 baud: 1.4 ms; a port read takes about 1 us
-        "SELECTOR_RPL": 3,
+        "SELECTOR_RPL": x86.SELECTOR_RPL,
         "STATE_OFFSET": GUEST_STATE_OFFSET,
         "STACK_TOP_OFFSET": GUEST_STACK_TOP_OFFSET,
         "STATE": origin + GUEST_STATE_OFFSET,

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from .abi import freebsd, pvh
-from .abi.elf import E_MACHINE, EI_DATA, ELFDATA2MSB, EM_X86_64
+from .abi.elf import E_MACHINE, EI_DATA, ELFDATA2MSB, EM_X86_64, GNU_NOTE_NAME, NOTE_HEAD, NT_GNU_BUILD_ID, NoteHead
 from .abi.x86 import ADDRESS_4G, PAGE_SIZE
 from .elfwriter import note
 from .errors import BootError
 from .guest_image import GuestImage
 from .guest_layout import GUEST_FILE_BYTES, GUEST_MEMORY_BYTES, GUEST_PADDR
-from .guest_link import ELF_ENTRY, ENTRY_RELOC, STD, Code, EntryNote, Load, Notes, Placement, Recipe, link
+from .guest_link import ELF_ENTRY, ENTRY_RELOC, STD, Code, EntryNote, Load, Notes, Recipe, link
 from .machines import GIB, MIB
 
 _ROOM: Final = 8 * MIB  # behind the guest, for ACPI tables and whatever else a machine puts there
@@ -59,7 +59,7 @@ def _reloc(*values: int) -> bytes:
     return _xen(pvh.XEN_ELFNOTE_PHYS32_RELOC, struct.pack(f"<{len(values)}I", *values))
 
 
-_BUILD_ID: Final = note(b"GNU\0", 3, bytes(range(20)))
+_BUILD_ID: Final = note(GNU_NOTE_NAME, NT_GNU_BUILD_ID, bytes(range(20)))
 _ODD: Final = note(b"Vendor\0", 7, b"odd")  # a name and a descriptor that are no multiples of 4
 _XEN_OTHERS: Final = _xen(pvh.XEN_ELFNOTE_GUEST_OS, b"none\0") + _xen(pvh.XEN_ELFNOTE_VIRT_BASE, _number(_LINUX_MAP))
 
@@ -174,33 +174,41 @@ _SHAPES: Final = (
 )
 
 
+def _anywhere(align: int) -> pvh.Relocation:
+    return pvh.Relocation(align, pvh.PHYS32_RELOC_MIN, pvh.PHYS32_RELOC_MAX)
+
+
 def _relocatable(
-    name: str, shows: str, words: tuple[int, ...], placement: Placement, *, bits: int = 64, align: int = 1
+    name: str, shows: str, words: tuple[int, ...], relocation: pvh.Relocation, *, bits: int = 64, align: int = 1
 ) -> Guest:
     """One linked at 16 MiB with data 1 MiB behind its code."""
     loads = (Code(16 * MIB, align=align), Load(17 * MIB, 0x1003, 0x3000))
     notes = (Notes((_reloc(*words), EntryNote(bits // 8))),)
-    return Guest(name, shows, Recipe(bits, loads, notes, entry=ENTRY_RELOC, elf_entry=ENTRY_RELOC, placement=placement))
+    return Guest(name, shows, Recipe(bits, loads, notes, entry=ENTRY_RELOC, elf_entry=ENTRY_RELOC, relocation=relocation))
 
 
-_MAX_32: Final = ADDRESS_4G - 1
-_LINUX_PLACE: Final = Placement(2 * MIB, 16 * MIB, GIB - 1)  # as Debian's 6.12 has it
+_LINUX_PLACE: Final = pvh.Relocation(2 * MIB, 16 * MIB, GIB - 1)  # as Debian's 6.12 has it
 
 _RELOCATABLE: Final = (
-    _relocatable("reloc-0", "PHYS32_RELOC without a word: 2 MiB, anywhere below 4 GiB", (), Placement(2 * MIB, 0, _MAX_32)),
+    _relocatable(
+        "reloc-0",
+        "PHYS32_RELOC without a word: 2 MiB, anywhere below 4 GiB",
+        (),
+        _anywhere(pvh.PHYS32_RELOC_ALIGN),
+    ),
     _relocatable(
         "reloc-0-align",
         "the same, with a p_align of 64 KiB that counts",
         (),
-        Placement(0x10000, 0, _MAX_32),
+        _anywhere(0x10000),
         align=0x10000,
     ),
-    _relocatable("reloc-4", "PHYS32_RELOC with an alignment of 4 KiB", (PAGE_SIZE,), Placement(PAGE_SIZE, 0, _MAX_32)),
+    _relocatable("reloc-4", "PHYS32_RELOC with an alignment of 4 KiB", (PAGE_SIZE,), _anywhere(PAGE_SIZE)),
     _relocatable(
         "reloc-8",
         "PHYS32_RELOC with an alignment of 1 MiB, from 8 MiB up",
         (MIB, 8 * MIB),
-        Placement(MIB, 8 * MIB, _MAX_32),
+        _anywhere(MIB)._replace(min=8 * MIB),
     ),
     _relocatable("reloc-12", "PHYS32_RELOC with all three words, those of a Linux", tuple(_LINUX_PLACE), _LINUX_PLACE),
     _relocatable("elf32-reloc-12", "the same in an ELF32", tuple(_LINUX_PLACE), _LINUX_PLACE, bits=32),
@@ -229,7 +237,8 @@ _FREEBSD: Final = Guest(
                     _xen(pvh.XEN_ELFNOTE_PADDR_OFFSET, _number(0)),
                     _xen(pvh.XEN_ELFNOTE_ENTRY, _FREEBSD_VIRTUAL),
                     _xen(
-                        10, b"writable_descriptor_tables|auto_translated_physmap|supervisor_mode_kernel|hvm_callback_vector\0"
+                        pvh.XEN_ELFNOTE_FEATURES,
+                        b"writable_descriptor_tables|auto_translated_physmap|supervisor_mode_kernel|hvm_callback_vector\0",
                     ),
                     _xen(pvh.XEN_ELFNOTE_PAE_MODE, b"yes\0"),
                     _xen(pvh.XEN_ELFNOTE_L1_MFN_VALID, _number(1, 4) + _number(1, 4)),
@@ -305,7 +314,7 @@ _REFUSED: Final = (
     Guest(
         "refused-note-cut",
         "the PT_NOTE ends within its note",
-        _with_notes(struct.pack("<III", 4, 8, pvh.XEN_ELFNOTE_PHYS32_ENTRY) + pvh.NOTE_NAME),
+        _with_notes(NOTE_HEAD.pack(NoteHead(len(pvh.NOTE_NAME), 8, pvh.XEN_ELFNOTE_PHYS32_ENTRY)) + pvh.NOTE_NAME),
         "PT_NOTE 0 (file offset 0x28b0): truncated note at +0x0: name of 4 bytes and descriptor of 8 bytes, but only 4 follow",
     ),
     Guest(

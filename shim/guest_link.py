@@ -69,21 +69,12 @@ class Notes(NamedTuple):
     skew: int = 0
 
 
-class Placement(NamedTuple):
-    """Where a relocatable guest may lie, by its PHYS32_RELOC note and its p_align: multiples of `align`, all of it from the
-    physical address `min` to `max`, the last byte."""
-
-    align: int
-    min: int
-    max: int
-
-
 class Recipe(NamedTuple):
     """How a guest's file is made. `loads` and `notes` are in the order of the program headers, `notes` behind `loads`.
 
     `notes` None: one, with the entry in as many bytes as the class has. `entry` is a label, and the PVH entry lies `entry_add`
     bytes behind it; `elf_entry` is the label that the ELF header names. `vaddr` is added to a physical address for the virtual
-    one. `placement` is that of a guest that can be moved; the note that says so is among `notes`. `freebsd`: it tries
+    one. `relocation` is that of a guest that can be moved; the note that says so is among `notes`. `freebsd`: it tries
     FreeBSD's rules.
     """
 
@@ -95,7 +86,7 @@ class Recipe(NamedTuple):
     entry_add: int = 0
     elf_entry: str = ENTRY
     vaddr: int = 0
-    placement: Placement | None = None
+    relocation: pvh.Relocation | None = None
     freebsd: bool = False
 
 
@@ -167,12 +158,12 @@ def _link_image(image: GuestImage, name: str, recipe: Recipe, link_paddr: int, e
     relocations_at = regions_at + GUEST_REGION.size * len(regions)
     fields = GUEST_SHAPE.fields
     told = [shape_at + fields[field].offset for field in ("page_tables", "name", "regions")]
-    relocations = sorted([*image.relocations, *told]) if recipe.placement else []
+    relocations = sorted([*image.relocations, *told]) if recipe.relocation else []
     name_at = relocations_at + 2 * len(relocations)
     low = [load for load in recipe.loads if load.memsz and load.paddr < ADDRESS_4G]
-    placement = recipe.placement or Placement(1, 0, ADDRESS_4G - 1)
+    place = recipe.relocation or pvh.Relocation(1, pvh.PHYS32_RELOC_MIN, pvh.PHYS32_RELOC_MAX)
     flags = (
-        (recipe.placement is not None) * SHAPE_RELOCATABLE
+        (recipe.relocation is not None) * SHAPE_RELOCATABLE
         | (recipe.entry_add == -len(STD)) * SHAPE_ENTRY_STD
         | recipe.freebsd * SHAPE_FREEBSD
     )
@@ -184,9 +175,9 @@ def _link_image(image: GuestImage, name: str, recipe: Recipe, link_paddr: int, e
         entry=entry & 0xFFFFFFFF,
         first=min(load.paddr for load in low),
         last=min(max(load.paddr + load.memsz for load in low), ADDRESS_4G) - 1,
-        align=placement.align,
-        min=placement.min,
-        max=placement.max,
+        align=place.align,
+        min=place.min,
+        max=place.max,
         page_tables=link_paddr + GUEST_TABLES_OFFSET,
         name=link_paddr + name_at,
         regions=link_paddr + regions_at,
@@ -220,5 +211,5 @@ def _check_high(name: str, recipe: Recipe, link_paddr: int) -> None:
             continue
         one_page = load.paddr // LARGE_PAGE == (load.paddr + max(load.memsz, 1) - 1) // LARGE_PAGE
         image_in_one = link_paddr // LARGE_PAGE == (link_paddr + GUEST_MEMORY_BYTES - 1) // LARGE_PAGE
-        if not (seen and one_page and image_in_one and link_paddr % PAGE_SIZE == 0 and recipe.placement is None):
+        if not (seen and one_page and image_in_one and link_paddr % PAGE_SIZE == 0 and recipe.relocation is None):
             raise BootError(f"guest {name}: its segment at {load.paddr:#x} cannot be looked at from 32-bit code")

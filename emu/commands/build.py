@@ -2,7 +2,6 @@
 
 import argparse
 
-from pvhboot.loader.modules import LINUX
 from pvhboot.loader.sizes import parse_memory, show_size
 from pvhboot.shim.abi.firmware import PARAMS
 from pvhboot.shim.blob import Blob
@@ -65,7 +64,7 @@ def _filled(arguments: argparse.Namespace, blob: Blob) -> tuple[Blob, str]:
     """The blob with its parameter block filled for --kernel, its manifest with the plan; as built without."""
     if arguments.kernel is None:
         for name in ("append", "initrd", "module", "memory", "base", "reserve", "guest"):
-            if getattr(arguments, name) not in (None, [], LINUX):
+            if getattr(arguments, name):
                 raise BootError(f"--{name} says what to boot: it needs --kernel")
         return blob, ""
     if blob.manifest["spec"]["source"] != PARAMS:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import IO
 
 from pvhboot.loader.kernel import Kernel
-from pvhboot.loader.modules import Module
+from pvhboot.loader.modules import LINUX, Module
 from pvhboot.loader.plan import BootPlan, make_plan
 from pvhboot.loader.sizes import DEFAULT_MEMORY, parse_address, parse_memory, parse_reserved
 from pvhboot.shim.abi.e820 import E820Entry
@@ -68,7 +68,7 @@ def plan_from(
         cmdline=arguments.append,
         base=None if arguments.base is None else parse_address(arguments.base, "--base"),
         reserved=[parse_reserved(text) for text in arguments.reserve],
-        guest=arguments.guest,
+        guest=arguments.guest or LINUX,
         host_reserved=host_reserved(spec, memory),
         dma=dma,
     )

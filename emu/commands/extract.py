@@ -1,7 +1,6 @@
 """`pvhboot extract`: the vmlinux in a vmlinuz, or in any compressed kernel."""
 
 import argparse
-from typing import IO
 
 from pvhboot.loader.extraction import extract
 from pvhboot.loader.image import pieces
@@ -15,17 +14,12 @@ from .common import write_files
 def run(arguments: argparse.Namespace) -> int:
     """Writes the ELF file, says where it was and what it is."""
     with shown_progress(f"unpacking {arguments.kernel}") as progress:
-        extracted = extract(arguments.kernel, progress)
-
-    def write(file: IO[bytes]) -> None:
-        for piece in pieces(extracted.image, 0, extracted.image.size):
-            file.write(piece)
-
-    write_files([(arguments.output, write)], [arguments.kernel])
-    container = f"{extracted.container}, " if extracted.container else ""
+        image, wrapping = extract(arguments.kernel, progress)
+    write_files([(arguments.output, lambda file: file.writelines(pieces(image, 0, image.size)))], [arguments.kernel])
+    container = "bzImage, " if wrapping.in_bzimage else ""
     print(
-        f"{arguments.output}: {extracted.image.size} bytes, from {arguments.kernel} ({container}{extracted.codec}, "
-        f"{extracted.packed_size} bytes at {extracted.offset:#x})"
+        f"{arguments.output}: {image.size} bytes, from {arguments.kernel} ({container}{wrapping.codec}, "
+        f"{wrapping.size} bytes at {wrapping.offset:#x})"
     )
     print(kernel_line(inspect(arguments.output)))
     return 0

@@ -20,9 +20,9 @@ MANIFEST = "guests.json"
 _EXIT_VALUES = {
     "0": "every check is met",
     f"1-{GUEST_ELF_ENTRY - 1}": "so many checks have failed",
-    GUEST_ELF_ENTRY: "entered where the ELF header says, not where the note does",
-    GUEST_FREEBSD_HALT: "FreeBSD would have stopped; the last line says why",
-    GUEST_NO_STACK: "ss does not reach what ds does; nothing is printed",
+    f"{GUEST_ELF_ENTRY}": "entered where the ELF header says, not where the note does",
+    f"{GUEST_FREEBSD_HALT}": "FreeBSD would have stopped; the last line says why",
+    f"{GUEST_NO_STACK}": "ss does not reach what ds does; nothing is printed",
 }
 
 
@@ -56,20 +56,20 @@ def _manifest(guests: Sequence[Guest], files: Mapping[str, bytes]) -> dict[str, 
         "format": GUEST_FORMAT,
         "serial_port": COM1_PORT,
         "debug_exit_port": DEBUG_EXIT_PORT,
-        "exit_values": {str(value): meaning for value, meaning in _EXIT_VALUES.items()},
+        "exit_values": _EXIT_VALUES,
         "guests": [_entry(one, files[one.name]) for one in guests],
     }
 
 
 def _entry(one: Guest, data: bytes) -> dict[str, Any]:
-    placement = one.recipe.placement
+    relocation = one.recipe.relocation
     return {
         "name": one.name,
         "file": guest_file_name(one.name),
         "shows": one.shows,
         "class": one.recipe.bits,
         "memory": one.memory,
-        "relocatable": None if placement is None else placement._asdict(),
+        "relocatable": None if relocation is None else relocation._asdict(),
         "expected": "refused" if one.reason else "boots",
         "reason": one.reason or None,
         "sha256": hashlib.sha256(data).hexdigest(),

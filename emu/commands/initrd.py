@@ -40,8 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         def write(file: IO[bytes]) -> None:
             with shown_progress(f"writing {output}") as progress:
-                for piece in buffer.pieces(progress):
-                    file.write(piece)
+                file.writelines(buffer.pieces(progress))
 
         write_files([(output, write)], [part.path for part in parts if isinstance(part, Existing)])
     packed = codec if any(not isinstance(part, Existing) for part in parts) else ""

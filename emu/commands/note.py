@@ -27,8 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         def write(file: IO[bytes]) -> None:
             with _about(path):
-                for piece in pieces(injection.image, 0, injection.image.size):
-                    file.write(piece)
+                file.writelines(pieces(injection.image, 0, injection.image.size))
 
         write_files([(arguments.output, write)], [path])
     finally:

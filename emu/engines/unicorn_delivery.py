@@ -19,8 +19,6 @@ from .unicorn_context import HiddenSegment, LiveContext
 _CLEARED: Final = x86.EFLAGS_TF | x86.EFLAGS_NT | x86.EFLAGS_RF | x86.EFLAGS_VM
 _CLEARED_IN_REAL_MODE: Final = x86.EFLAGS_TF | x86.EFLAGS_AC | x86.EFLAGS_RF
 _USER: Final = 3
-_SELECTOR_RPL: Final = 3
-_SELECTOR_LDT: Final = 1 << 2
 _VM86_SEGMENTS: Final = ("gs", "fs", "ds", "es")
 _NULL: Final = HiddenSegment(0, 0, 0, 0)
 _MASK: Final = {2: 0xFFFF, 4: 0xFFFF_FFFF, 8: 0xFFFF_FFFF_FFFF_FFFF}  # by bytes
@@ -118,7 +116,7 @@ class _Delivery:
     def _fail(self, vector: int, code: int, why: str) -> NoReturn:
         """`code` may be a selector, whose privilege level is no part of an error code."""
         external = 0 if self._event.length else abi.ERROR_EXT
-        raise _Fault(Event(vector, code & ~_SELECTOR_RPL | external), why)
+        raise _Fault(Event(vector, code & ~x86.SELECTOR_RPL | external), why)
 
     def _fail_at_gate(self, vector: int, why: str) -> NoReturn:
         external = 0 if self._event.length else abi.ERROR_EXT
@@ -152,11 +150,11 @@ class _Delivery:
         return _Gate(gate.selector, offset, masks, abi.GATE_BYTES_32, 0)
 
     def _table(self, selector: int) -> HiddenSegment:
-        return self._cpu.segment("ldtr" if selector & _SELECTOR_LDT else "gdtr")
+        return self._cpu.segment("ldtr" if selector & x86.SELECTOR_LDT else "gdtr")
 
     def _descriptor(self, selector: int, vector: int) -> HiddenSegment:
         """What a selector names; `vector` is the exception if it names nothing."""
-        table, at = self._table(selector), selector & ~(_SELECTOR_RPL | _SELECTOR_LDT)
+        table, at = self._table(selector), selector & ~(x86.SELECTOR_RPL | x86.SELECTOR_LDT)
         if at + x86.DESC_SIZE - 1 > table.limit:
             self._fail(vector, selector, f"selector {selector:#x} lies beyond its table")
         low, high = struct.unpack("<II", self._memory.read(table.base + at, x86.DESC_SIZE))
@@ -170,13 +168,13 @@ class _Delivery:
         if segment.type & x86.TYPE_ACCESSED:
             return segment
         marked = segment.attributes | x86.TYPE_ACCESSED << x86.DESC_TYPE_SHIFT - x86.ATTRIBUTE_SHIFT
-        at = self._table(segment.selector).base + (segment.selector & ~(_SELECTOR_RPL | _SELECTOR_LDT)) + 4
+        at = self._table(segment.selector).base + (segment.selector & ~(x86.SELECTOR_RPL | x86.SELECTOR_LDT)) + 4
         self._memory.write(at, marked.to_bytes(4, "little"))
         return segment._replace(attributes=marked)
 
     def _code(self, selector: int) -> HiddenSegment:
         """The code segment that a gate names."""
-        if not selector & ~_SELECTOR_RPL:
+        if not selector & ~x86.SELECTOR_RPL:
             self._fail(abi.GP, 0, f"gate {self._event.vector} of the IDT has a null selector")
         code, cpl = self._descriptor(selector, abi.GP), self._cpu.cpl
         if not code.has(x86.DESC_S) or not code.type & x86.TYPE_CODE or code.dpl > cpl:
@@ -198,11 +196,11 @@ class _Delivery:
         wide = self._cpu.segment("tr").type & abi.TSS_TYPE_32_BIT
         first, entry = (abi.TSS32_ESP0, struct.Struct("<IHH")) if wide else (abi.TSS16_SP0, struct.Struct("<HH"))
         pointer, selector, *_ = entry.unpack(self._task_state(first + level * entry.size, entry.size))
-        if not selector & ~_SELECTOR_RPL:
+        if not selector & ~x86.SELECTOR_RPL:
             self._fail(abi.TS, 0, f"the TSS has no stack segment for privilege level {level}")
         stack = self._descriptor(selector, abi.TS)
         data = stack.has(x86.DESC_S) and stack.type & (x86.TYPE_CODE | x86.TYPE_WRITABLE) == x86.TYPE_WRITABLE
-        if not data or selector & _SELECTOR_RPL != level or stack.dpl != level:
+        if not data or selector & x86.SELECTOR_RPL != level or stack.dpl != level:
             self._fail(abi.TS, selector, f"selector {selector:#x} in the TSS is no stack of privilege level {level}")
         if not stack.has(x86.DESC_P):
             self._fail(abi.SS, selector, f"the stack segment {selector:#x} in the TSS is not present")
@@ -215,7 +213,7 @@ class _Delivery:
             self._fail(abi.GP, gate.selector, f"the code segment {gate.selector:#x} leads nobody out of VM86 mode")
         inner = level < cpu.cpl
         pointer, loaded = self._push_long(gate, inner, level) if self._long else self._push_protected(gate, inner, level)
-        loaded["cs"] = self._loaded(code)._replace(selector=gate.selector & ~_SELECTOR_RPL | level)
+        loaded["cs"] = self._loaded(code)._replace(selector=gate.selector & ~x86.SELECTOR_RPL | level)
         cpu.eflags &= ~(_CLEARED | (x86.EFLAGS_IF if gate.masks else 0))
         cpu.load_segments(loaded, level)
         cpu.rsp, cpu.rip = pointer, gate.offset

@@ -6,9 +6,12 @@ from typing import Final, NamedTuple
 from hypothesis import strategies as st
 from pvhboot.shim.abi.elf import (
     ELF_MAGIC,
+    ELFCLASS32,
+    ELFCLASS64,
     ELFDATA2LSB,
     EM_386,
     EM_X86_64,
+    EV_CURRENT,
     PF_R,
     PF_W,
     PF_X,
@@ -24,12 +27,12 @@ from pvhboot.shim.abi.pvh import (
     PHYS32_RELOC_MIN,
     XEN_ELFNOTE_PHYS32_ENTRY,
     XEN_ELFNOTE_PHYS32_RELOC,
+    Relocation,
 )
 from pvhboot.shim.abi.x86 import ADDRESS_4G, PAGE_SIZE
 from pvhboot.shim.elfwriter import note
 
 from ..kernel import KernelSegment
-from ..notes import Relocation
 from .draft import HEADER, NOTES, PROGRAM_HEADERS, SECTION_HEADERS, Draft
 
 _SECTION_NAMES: Final = b"\0.notes\0.shstrtab\0"
@@ -285,10 +288,10 @@ def _append_sections(draft: Draft, spans: list[tuple[int, int]], names: int) -> 
 def _header(shape: _Shape, draft: Draft) -> dict[str, int]:
     return shape.header | {
         "ei_mag": int.from_bytes(ELF_MAGIC, "little"),
-        "ei_class": shape.bits // 32,
+        "ei_class": ELFCLASS64 if shape.bits == 64 else ELFCLASS32,
         "ei_data": ELFDATA2LSB,
-        "ei_version": 1,
-        "e_version": 1,
+        "ei_version": EV_CURRENT,
+        "e_version": EV_CURRENT,
         "e_ehsize": draft.layouts.header.size,
         "e_phentsize": draft.layouts.program_header.size,
     }

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from hypothesis import strategies as st
 from pvhboot.shim.abi import boot_params
+from pvhboot.shim.abi.elf import ELF_MAGIC
 
 from ..codecs import CODECS
 from ..packing import PACKED_BY, compress
@@ -42,7 +43,7 @@ _SETUPS: Final = st.builds(
 
 def _bzimage(setup: _Setup, payload: bytes) -> bytearray:
     """A bzImage around a payload."""
-    size = ((setup.sectors or boot_params.DEFAULT_SETUP_SECTS) + 1) * boot_params.SECTOR_BYTES
+    size = boot_params.setup_bytes(setup.sectors)
     out = bytearray(b"MZ".ljust(size, b"\0"))
     for offset, magic in (boot_params.BOOT_FLAG, boot_params.HEADER_MAGIC):
         out[offset : offset + len(magic)] = magic
@@ -86,7 +87,7 @@ def pvh_kernels(draw: st.DrawFn) -> PvhKernel:
 @cache
 def _bomb(codec: str) -> bytes:
     """Small, and decompresses to _BOMB_BYTES and more: an ELF header that promises nothing, and zeros."""
-    return _payload(b"\x7fELF\x02\x01\x01".ljust(_BOMB_BYTES, b"\0"), codec)
+    return _payload((ELF_MAGIC + b"\x02\x01\x01").ljust(_BOMB_BYTES, b"\0"), codec)
 
 
 def _damaged_payload(payload: bytes, cut: int, changes: list[tuple[int, int]], size: int | None) -> bytes:
@@ -104,7 +105,7 @@ _CUTS: Final = st.just(0) | st.integers(0, 40) | st.integers(0, 1 << 18)
 _CHANGE: Final = st.tuples(_POSITIONS, st.integers(1, 255))
 _CHANGES: Final = st.lists(_CHANGE, max_size=3)
 _WORDS: Final = st.sampled_from((0, 1, 4, 5, 0x200, 0x7FFFFFFF, 1 << 31, (1 << 32) - 1)) | st.integers(0, (1 << 32) - 1)
-_BYTES: Final = st.sampled_from((b"", b"#!/bin/sh\n", b"\x7fELF")) | st.binary(max_size=40)
+_BYTES: Final = st.sampled_from((b"", b"#!/bin/sh\n", ELF_MAGIC)) | st.binary(max_size=40)
 _MAGICS: Final = st.builds(lambda codec, data: codec.magic + data, st.sampled_from(CODECS), st.binary(max_size=40))
 
 _GOOD_PAYLOADS: Final = st.builds(lambda kernel, codec: _payload(kernel.image, codec), pvh_elves(), _CODECS)

@@ -11,6 +11,10 @@ REFUSES: Final = "refuses"
 CRASHES: Final = "crashes"  # or hangs: it ends without a word, or not at all
 UNKNOWN: Final = "unknown"  # what it does depends on more than the file
 
+MASK32: Final = (1 << 32) - 1  # what a loader's arithmetic keeps
+MASK64: Final = (1 << 64) - 1
+OFFSET_MAX: Final = (1 << 63) - 1  # an offset in a file is a signed number of 64 bits
+
 # The roads into a kernel.
 PVH: Final = "PVH"
 MULTIBOOT: Final = "Multiboot"

@@ -20,6 +20,8 @@ from .base import (
     ACCEPTS,
     ELF64_ENTRY,
     LINUX_BOOT,
+    MASK32,
+    OFFSET_MAX,
     PVH,
     UNKNOWN,
     HeaderRule,
@@ -36,9 +38,7 @@ from .raw import NOTES_MAX, RawFile
 _HIGH_MEMORY: Final = 0x100000  # what Firecracker and Cloud Hypervisor give as highmem_start_address
 _HOLE_START: Final = 0xC0000000  # of Cloud Hypervisor and newer Firecrackers, the lowest
 _LAYOUTS: Final = LAYOUTS[64]  # whatever the class
-_OFFSET_MAX: Final = (1 << 63) - 1  # of a seek in a file
 _OLDER: Final = "InvalidElfMagicNumber): give them the ELF file in it, if there is one, by `pvhboot extract`"
-_U32_MAX: Final = (1 << 32) - 1
 
 
 @dataclass
@@ -101,7 +101,7 @@ def _high_memory(case: Case) -> Ruling | None:
 
 
 def _headers(case: Case) -> Ruling | None:
-    if case.header.e_phoff > _OFFSET_MAX:
+    if case.header.e_phoff > OFFSET_MAX:
         return _error("SeekProgramHeader", f"e_phoff is {case.header.e_phoff:#x}")
     found, count = len(case.raw.program_headers(64)), case.header.e_phnum
     if found < count:
@@ -113,7 +113,7 @@ def _load(case: Case, name: str, header: Any) -> Ruling | None:
     size, start = header.p_filesz, header.p_paddr
     if header.p_type != PT_LOAD or not size:
         return None
-    if header.p_offset > _OFFSET_MAX:
+    if header.p_offset > OFFSET_MAX:
         return _error("SeekKernelStart", f"{name} lies at {header.p_offset:#x} of the file")
     if header.p_offset + size > case.raw.size:
         return _error("ReadKernelImage", f"{name} reaches to {header.p_offset + size:#x} of the file, which ends before")
@@ -129,7 +129,7 @@ def _note(case: Case, name: str, header: Any) -> Ruling | None:
         return None
     case.pvh, at, walked = None, header.p_offset, 0
     case.capability = f"PvhEntryNotPresent (by {name}, the last PT_NOTE)"
-    if at > _OFFSET_MAX:
+    if at > OFFSET_MAX:
         return _error("SeekNoteHeader", f"{name} lies at {at:#x} of the file")
     while walked < header.p_filesz:
         case.notes += 1
@@ -146,10 +146,10 @@ def _note(case: Case, name: str, header: Any) -> Ruling | None:
                 return _entry(case, name, at + walked + len(head), descsz)
         # Since 0.9.0; before, by the p_align.
         sizes = [size + -size % NOTE_ALIGN for size in (namesz, descsz)]
-        if max(sizes) > _U32_MAX:
+        if max(sizes) > MASK32:
             return _error("Overflow", f"a note in {name} has a name of {namesz} bytes and a descriptor of {descsz}")
         walked += NOTE_HEAD.size + sum(sizes)
-        if at + walked > _OFFSET_MAX:
+        if at + walked > OFFSET_MAX:
             return _error("SeekNoteHeader", f"a note in {name} lies at {at + walked:#x} of the file")
     return None
 

@@ -48,7 +48,7 @@ def _as_linux(case: QemuCase, protocol: int) -> Ruling:
     if setup > case.raw.size:
         return refuses(f"invalid kernel header: a setup of {setup:#x} bytes in a file of {case.raw.size:#x}")
     high = protocol >= boot_params.PROTOCOL_HEADER and case.raw.field(boot_params.LOADFLAGS) & boot_params.LOADED_HIGH
-    start = 0x100000 if high else 0x10000
+    start = boot_params.LOAD_PADDR_HIGH if high else boot_params.LOAD_PADDR_LOW
     if not protocol:
         return Ruling(
             ACCEPTS,

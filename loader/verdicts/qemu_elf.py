@@ -14,15 +14,13 @@ from pvhboot.shim.abi.elf import NOTE_HEAD, PF_X, PT_LOAD, PT_NOTE, SHT_SYMTAB
 from pvhboot.shim.abi.pvh import XEN_ELFNOTE_PHYS32_ENTRY
 from pvhboot.shim.abi.x86 import ADDRESS_4G, PAGE_SIZE
 
-from .base import CRASHES, UNKNOWN, Ruling, refuses
+from .base import CRASHES, MASK32, MASK64, UNKNOWN, Ruling, refuses
 from .raw import NOTES_MAX, RawFile
 
 _BIOS: Final = (0xFFFC0000, ADDRESS_4G)  # SeaBIOS on pc and q35; a ROM is one more of those that may not overlap
 _ALLOC_SURE: Final = 1 << 32  # bytes; up to here a host will do it
 _ALLOC_MAX: Final = 1 << 47  # bytes; no process has more
 _ZEROS_MAX: Final = 8 << 30  # bytes; it writes them in pieces of 512, where there is no RAM, too: minutes from here on
-_MASK64: Final = (1 << 64) - 1
-_MASK32: Final = (1 << 32) - 1
 
 
 @dataclass
@@ -34,14 +32,14 @@ class QemuCase:
     entry: int = 0  # what is behind the note found last; of a Multiboot kernel, its entry
     source: str = ""
     total: int = 0
-    low: int = (1 << 64) - 1  # of all PT_LOAD
+    low: int = MASK64  # of all PT_LOAD
     high: int = 0
     roms: list[tuple[int, int, int]] = field(default_factory=list)  # addr, bytes in all, bytes from the file
     notes: int = 0
 
     def __post_init__(self) -> None:
         self.bits = self.raw.bits  # a class that is neither is taken for 32
-        self.mask = _MASK64 if self.bits == 64 else _MASK32  # its elf_word
+        self.mask = MASK64 if self.bits == 64 else MASK32  # its elf_word
         self.header = self.raw.header(self.bits)
 
     def mapped(self, offset: int, size: int) -> bytes | None:
@@ -123,7 +121,7 @@ def load(case: QemuCase, name: str, header: Any) -> Ruling | None:
         return refuses(f"{name} has {memory:#x} bytes of memory")
     case.total += memory
     case.low = min(case.low, start)
-    case.high = max(case.high, start + memory & _MASK64)
+    case.high = max(case.high, start + memory & MASK64)
     if memory:
         case.roms.append((start, memory, size))
     assert case.header is not None
@@ -197,7 +195,7 @@ def fetch(case: QemuCase) -> Ruling | None:
     """A Multiboot kernel is copied back out of what was loaded: rom_copy."""
     if not case.is_multiboot:
         return None
-    start, size = case.low & _MASK32, case.high - case.low & _MASK32
+    start, size = case.low & MASK32, case.high - case.low & MASK32
     copied = 0
     for address, memory, data in sorted(case.roms, key=lambda rom: rom[0]):
         if address + memory < start:
@@ -214,7 +212,7 @@ def overlap(case: QemuCase) -> Ruling | None:
     """The check of all that is to be written at reset."""
     before = None
     for rom in sorted([*case.roms, (_BIOS[0], _BIOS[1] - _BIOS[0], 0)], key=lambda rom: rom[0]):
-        if before is not None and (before[0] + before[1]) & _MASK64 > rom[0]:
+        if before is not None and (before[0] + before[1]) & MASK64 > rom[0]:
             whose = "the firmware's ROM" if _BIOS[0] in (before[0], rom[0]) else "another segment"
             return refuses(f"Some ROM regions are overlapping: what is loaded at {before[0]:#x} or {rom[0]:#x}, and {whose}")
         before = rom

@@ -10,12 +10,14 @@ from functools import cached_property
 from typing import Any, Final
 
 from pvhboot.shim.abi import boot_params
+from pvhboot.shim.abi.apic import LOCAL_APIC
 from pvhboot.shim.abi.elf import (
     ELF_MAGIC,
     ELFDATA2LSB,
     EM_386,
     EM_X86_64,
     LAYOUTS,
+    NOTE_ALIGN,
     NOTE_HEAD,
     PF_R,
     PF_W,
@@ -37,16 +39,15 @@ from pvhboot.shim.abi.pvh import (
 from pvhboot.shim.abi.x86 import PAGE_SIZE
 
 from ..printable import printable
-from .base import ACCEPTS, ELF32_ENTRY, PVH, UNKNOWN, Model, Rule, Ruling, Verdict, refuses
+from ..wrapping import Wrapping
+from .base import ACCEPTS, ELF32_ENTRY, MASK32, MASK64, PVH, UNKNOWN, Model, Rule, Ruling, Verdict, refuses
 from .raw import RawFile, named
 
 _NOTES_MAX: Final = 65536  # ELF_MAX_TOTAL_NOTE_COUNT
 _FEATURE_SHOWN: Final = 32  # bytes
 _STRING_MAX: Final = 4096  # ELF_MAX_STRING_LENGTH
 _NAME: Final = NOTE_NAME.rstrip(b"\0")  # compared up to its NUL, whatever namesz says
-_UNSET: Final = 0xFFFFFFFF  # phys_entry, before there is a note
-_MASK64: Final = (1 << 64) - 1
-_HOLE_START: Final = 0xFEE00000  # of a PVH guest: its local APIC
+_UNSET: Final = MASK32  # phys_entry, before there is a note
 _EHDR_SIZES: Final = {bits: layouts.header.size for bits, layouts in LAYOUTS.items()}
 
 _STRINGS: Final = {XEN_ELFNOTE_XEN_VERSION, XEN_ELFNOTE_GUEST_OS, XEN_ELFNOTE_LOADER, XEN_ELFNOTE_FEATURES}
@@ -63,11 +64,11 @@ _KNOWN_FEATURES: Final = {
 
 @dataclass
 class _Case:
-    """The file, what is in it, and what Xen has found out so far. `wrapping` is how the ELF image is wrapped ("" if it is not),
-    `unpacked` that image, None if there is none, `why` then says so."""
+    """The file, what is in it, and what Xen has found out so far. `wrapping` is how the ELF image is wrapped, `unpacked` that
+    image, None if there is none, `why` then says so."""
 
     outer: RawFile
-    wrapping: str
+    wrapping: Wrapping
     unpacked: RawFile | None
     why: str
     phys_entry: int = _UNSET
@@ -78,7 +79,7 @@ class _Case:
     has_notes: bool = False  # any at all
     notes: int = 0
     broken: str = ""  # why elf_xen_parse fails
-    start: int = _MASK64
+    start: int = MASK64
     end: int = 0
 
     @property
@@ -113,11 +114,11 @@ class _Case:
 
 
 def _unwrapped(case: _Case) -> Ruling | None:
-    if case.wrapping and not case.wrapping.startswith(("gzip", "bzImage")):
-        return refuses(f"no loader found: {case.wrapping.removesuffix(' of ')} is unpacked only within a bzImage")
+    if case.wrapping.codec not in ("", "gzip") and not case.wrapping.in_bzimage:
+        return refuses(f"no loader found: {case.wrapping.codec} is unpacked only within a bzImage")
     if case.unpacked is None:
         return refuses(f"no loader found: {case.why}")
-    if not case.wrapping.startswith("bzImage"):
+    if not case.wrapping.in_bzimage:
         return None
     version = case.outer.number(boot_params.VERSION[0], 2) or 0
     if version < boot_params.PAYLOAD_PROTOCOL:
@@ -137,7 +138,7 @@ def _elf_init(case: _Case) -> Ruling | None:
         ("phdr", header.e_phoff, header.e_phentsize, header.e_phnum),
         ("shdr", header.e_shoff, header.e_shentsize, header.e_shnum),
     ):
-        end = offset + size * count & _MASK64
+        end = offset + size * count & MASK64
         if end > case.raw.size:
             return refuses(f"no loader found: {what} overflow (off {end:x} > size {case.raw.size:x})")
     return None
@@ -147,7 +148,7 @@ def _parse(case: _Case) -> None:
     """elf_parse_binary and elf_xen_parse: what they find; nothing is decided yet."""
     for _, header in case.loads:
         case.start = min(case.start, header.p_paddr)
-        case.end = max(case.end, header.p_paddr + header.p_memsz & _MASK64)
+        case.end = max(case.end, header.p_paddr + header.p_memsz & MASK64)
     found = _parse_notes(
         case,
         ((name, each.p_offset, each.p_filesz) for name, each in case.headers if each.p_type == PT_NOTE and each.p_offset),
@@ -170,7 +171,7 @@ def _parse_notes(case: _Case, places: Iterable[tuple[str, int, int]]) -> int:
             if _string(case.raw, at + NOTE_HEAD.size) != _NAME:
                 continue
             found += 1
-            _take(case, name, kind, at + NOTE_HEAD.size + (namesz + 3 & 0xFFFFFFFC), descsz)
+            _take(case, name, kind, at + NOTE_HEAD.size + _padded(namesz), descsz)
             if case.broken:
                 return found
     return found
@@ -185,7 +186,11 @@ def _walk(case: _Case, offset: int, size: int) -> Iterator[tuple[int, int, int, 
         yield at, namesz, descsz, kind
         if at >= case.raw.size:
             return
-        at += NOTE_HEAD.size + (namesz + 3 & 0xFFFFFFFC) + (descsz + 3 & 0xFFFFFFFC)
+        at += NOTE_HEAD.size + _padded(namesz) + _padded(descsz)
+
+
+def _padded(size: int) -> int:
+    return size + 3 & MASK32 & -NOTE_ALIGN
 
 
 def _string(raw: RawFile, at: int) -> bytes | None:
@@ -207,7 +212,7 @@ def _take(case: _Case, name: str, kind: int, at: int, descsz: int) -> None:
         return
     value = (case.raw.number(at, descsz) or 0) if descsz in (1, 2, 4, 8) else 0
     if kind == XEN_ELFNOTE_PHYS32_ENTRY:
-        case.phys_entry, case.source = value & 0xFFFFFFFF, name
+        case.phys_entry, case.source = value & MASK32, name
     elif kind == XEN_ELFNOTE_PHYS32_RELOC:
         case.relocatable = True
     elif kind == XEN_ELFNOTE_INIT_P2M:
@@ -238,7 +243,7 @@ def _hvm_generic(case: _Case) -> Ruling | None:
     """What has no good notes is taken for the firmware of an HVM guest; asked before a bzImage is unpacked."""
     if not case.broken:
         return None
-    if case.wrapping.startswith("bzImage"):
+    if case.wrapping.in_bzimage:
         return refuses(f"no loader found: {case.broken}")
     if case.bits != 32:
         return refuses(f"taken for HVM firmware ({case.broken}), then: ELF image is not 32bit")
@@ -259,8 +264,8 @@ def _container(case: _Case) -> Ruling | None:
 def _memory(case: _Case) -> Ruling | None:
     if case.start % PAGE_SIZE:
         return refuses(f"segment boundary isn't page aligned ({case.start:#x})")
-    if case.end > _HOLE_START:
-        return refuses(f"the kernel reaches to {case.end:#x}: a PVH guest's low RAM ends at {_HOLE_START:#x} at the latest")
+    if case.end > LOCAL_APIC:
+        return refuses(f"the kernel reaches to {case.end:#x}: a PVH guest's low RAM ends at {LOCAL_APIC:#x} at the latest")
     return None
 
 
@@ -321,6 +326,6 @@ XEN: Final = Model(
 )
 
 
-def judge_xen(outer: RawFile, wrapping: str, unpacked: RawFile | None, why: str) -> Verdict:
+def judge_xen(outer: RawFile, wrapping: Wrapping, unpacked: RawFile | None, why: str) -> Verdict:
     """The verdict of xl's domain builder on a file and what is wrapped in it; `why` there is no ELF image in it."""
     return XEN.judge(_Case(outer, wrapping, unpacked, why))

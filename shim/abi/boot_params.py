@@ -45,6 +45,8 @@ LOADFLAG_NAMES: Final = {
     1 << 6: "KEEP_SEGMENTS",
     1 << 7: "CAN_USE_HEAP",
 }
+LOAD_PADDR_HIGH: Final = 0x100000  # where the protected-mode part goes with LOADED_HIGH, and without
+LOAD_PADDR_LOW: Final = 0x10000
 XLF_KERNEL_64: Final = 1 << 0  # of XLOADFLAGS: there is a 64-bit entry, so many bytes into the protected-mode part
 ENTRY_64_OFFSET: Final = 0x200
 XLOADFLAG_NAMES: Final = {

@@ -163,3 +163,8 @@ SHF_ALLOC: Final = 2  # sh_flags
 SHF_EXECINSTR: Final = 4
 STB_GLOBAL: Final = 1  # st_info, the upper half
 STT_FUNC: Final = 2  # st_info, the lower half
+
+GNU_NOTE_NAME: Final = b"GNU\0"  # binutils include/elf/common.h, NT_GNU_*
+NT_GNU_ABI_TAG: Final = 1
+NT_GNU_BUILD_ID: Final = 3
+NT_GNU_PROPERTY_TYPE_0: Final = 5

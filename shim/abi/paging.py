@@ -27,8 +27,13 @@ PSE36_SHIFT: Final = 32 - 13
 PSE36_MASK: Final = 0x1F_E000
 PSE36_RESERVED: Final = 1 << 21
 
-# With PAE or 4 levels an entry has 64 bits; one of the third level covers a GiB, one of the second can be a page of 2 MiB.
+PAGE_4M_SHIFT: Final = 22  # what an entry of a directory of 32-bit paging covers
+
+# With PAE or 4 levels an entry has 64 bits; one of the fourth level covers 512 GiB, one of the third a GiB, one of the second
+# can be a page of 2 MiB.
 TABLE_ENTRIES: Final = 512
+PAGE_SHIFT: Final = 12
+PML4_SHIFT: Final = 39
 PDPT_SHIFT: Final = 30
 LARGE_PAGE_SHIFT: Final = 21
 LARGE_PAGE: Final = 1 << LARGE_PAGE_SHIFT  # bytes

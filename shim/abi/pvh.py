@@ -91,6 +91,15 @@ XEN_ELFNOTE_NAMES: Final = {
 }
 
 
+class Relocation(NamedTuple):
+    """What a PHYS32_RELOC note says: all of the kernel lies from the physical address `min` to `max`, the last byte included,
+    and its lowest segment begins at a multiple of `align`."""
+
+    align: int
+    min: int
+    max: int
+
+
 class StartInfo(NamedTuple):
     """struct hvm_start_info, version 1: 56 bytes. Addresses are physical; 0 means "not present"."""
 

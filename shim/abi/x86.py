@@ -59,6 +59,10 @@ TYPE_TSS32_AVAILABLE: Final = 0x9
 TYPE_TSS32_BUSY: Final = 0xB
 TYPE_TSS_BUSY_BIT: Final = 1 << 1
 
+# A selector: its index counts descriptors, so that without these bits it is their offset in the table.
+SELECTOR_RPL: Final = 3  # the requested privilege level
+SELECTOR_LDT: Final = 1 << 2  # of the LDT, not of the GDT
+
 DESC_TYPE_SHIFT: Final = 40
 DESC_S: Final = 1 << 44  # code or data, as against system
 DESC_DPL_SHIFT: Final = 45

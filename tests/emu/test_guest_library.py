@@ -231,7 +231,7 @@ def test_what_is_to_be_refused_is_refused_with_the_documented_reason(name, tmp_p
 
 @pytest.mark.parametrize("name", BOOTING)
 def test_the_loader_knows_where_a_guest_may_go(name):
-    placement = guest(name).recipe.placement
+    placement = guest(name).recipe.relocation
     found = Kernel.from_bytes(build_guest(name), name).relocation
     assert (None if found is None else tuple(found)) == (None if placement is None else tuple(placement))
 

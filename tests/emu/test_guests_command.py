@@ -36,7 +36,7 @@ def test_all_are_written_with_a_manifest(tmp_path, capsys):
             "shows": one.shows,
             "class": 32 * data[4],
             "memory": one.memory,
-            "relocatable": None if one.recipe.placement is None else one.recipe.placement._asdict(),
+            "relocatable": None if one.recipe.relocation is None else one.recipe.relocation._asdict(),
             "expected": "refused" if one.reason else "boots",
             "reason": one.reason or None,
             "sha256": hashlib.sha256(data).hexdigest(),

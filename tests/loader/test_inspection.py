@@ -16,6 +16,7 @@ from forge_elf import (
     XEN_NOTES,
     entry_note,
     forge,
+    load_segment,
     patch_bytes,
     patch_header,
     patch_program_header,
@@ -198,6 +199,13 @@ def test_progress(tmp_path: Path) -> None:
 def test_a_note_in_segment_and_section_is_told_once_with_both_places(told: Told) -> None:
     found = told(with_note_section(forge(), entry_note()))
     assert [n.places for n in found.notes] == [("PT_NOTE 0", "section .notes")]
+
+
+def test_an_entry_whose_bytes_are_letters_is_a_number_all_the_same(told: Told) -> None:
+    at = 0x525150  # "PQR" and a NUL
+    found = told(forge(32, notes=entry_note(at, size=4), loads=(load_segment(0x525000),)))
+    assert [(note.text, note.value) for note in found.notes] == [("0x525150 (4 bytes)", at)]
+    assert "<- PVH entry 0x525150" in found.to_text()
 
 
 def test_the_entry_of_a_section_alone(told: Told) -> None:

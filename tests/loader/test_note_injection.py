@@ -28,6 +28,7 @@ from pvhboot.loader.image import BytesImage
 from pvhboot.loader.kernel import Kernel, examine
 from pvhboot.loader.note_injection import find_entry, inject
 from pvhboot.loader.verdict import Judged, judge
+from pvhboot.loader.wrapping import Wrapping
 from pvhboot.shim.abi.elf import PF_R, PF_X, PT_LOAD
 from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
 from pvhboot.shim.errors import BootError
@@ -67,7 +68,9 @@ def check(data, out, done):
     descriptor = done.entry.to_bytes(bits // 8, "little")
     assert out[done.offset :].startswith(note(b"Xen\0", 18, descriptor))
     image = BytesImage(out)
-    verdicts = {verdict.by: verdict for verdict in judge(Judged(image, "", image, examine(image), "good"))}
+    verdicts = {
+        verdict.by: verdict for verdict in judge(Judged(image, Wrapping("", 0, image.size), image, examine(image), "good"))
+    }
     for name in TAKES_ELF64 if bits == 64 else TAKES_ELF32:
         assert (verdicts[name].outcome, verdicts[name].entry) == ("accepts", done.entry), verdicts[name]
 

@@ -3,8 +3,8 @@
 import struct
 
 import pytest
-from pvhboot.loader.notes import NOTES_MAX_SIZE, Note, Relocation, has_pvh_entry, iter_notes, pvh_entry, pvh_relocation
-from pvhboot.shim.abi.pvh import NOTE_NAME
+from pvhboot.loader.notes import NOTES_MAX_SIZE, Note, has_pvh_entry, iter_notes, pvh_entry, pvh_relocation
+from pvhboot.shim.abi.pvh import NOTE_NAME, Relocation
 from pvhboot.shim.errors import BootError
 
 

@@ -37,6 +37,7 @@ from pvhboot.loader.verdicts.linux_loader import judge_library
 from pvhboot.loader.verdicts.qemu import judge_qemu
 from pvhboot.loader.verdicts.raw import NOTES_MAX, RawFile
 from pvhboot.loader.verdicts.xen import judge_xen
+from pvhboot.loader.wrapping import Wrapping
 from pvhboot.shim.elfwriter import note
 from pvhboot.shim.stock import build_guest
 
@@ -368,7 +369,7 @@ def test_a_file_that_costs_a_loader_its_time_costs_us_little(make: Make) -> None
         return take(offset, size)
 
     raw.take = counted  # type: ignore[method-assign]
-    for look in (judge_qemu, judge_library, lambda raw: judge_xen(raw, "", raw, "")):
+    for look in (judge_qemu, judge_library, lambda raw: judge_xen(raw, Wrapping("", 0, raw.size), raw, "")):
         taken = 0
         look(raw)
         assert taken < 4 * NOTES_MAX, look

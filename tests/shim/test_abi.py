@@ -568,6 +568,8 @@ CONSTANTS = [
             "INIT_SIZE": (0x260, "<I"),
             "HANDOVER_OFFSET": (0x264, "<I"),
             "LOADED_HIGH": 1,
+            "LOAD_PADDR_HIGH": 0x100000,
+            "LOAD_PADDR_LOW": 0x10000,
             "LOADFLAG_NAMES": {1: "LOADED_HIGH", 2: "KASLR", 0x20: "QUIET", 0x40: "KEEP_SEGMENTS", 0x80: "CAN_USE_HEAP"},
             "XLF_KERNEL_64": 1,
             "ENTRY_64_OFFSET": 0x200,
@@ -782,6 +784,9 @@ CONSTANTS = [
     (
         paging,
         {
+            "PAGE_SHIFT": 12,
+            "PAGE_4M_SHIFT": 22,
+            "PML4_SHIFT": 39,
             "CR4_PSE": 0x10,
             "CR4_PAE": 0x20,
             "EFER_LME": 0x100,
@@ -809,6 +814,10 @@ CONSTANTS = [
         elf,
         {
             "NOTE_ALIGN": 4,
+            "GNU_NOTE_NAME": b"GNU\0",
+            "NT_GNU_ABI_TAG": 1,
+            "NT_GNU_BUILD_ID": 3,
+            "NT_GNU_PROPERTY_TYPE_0": 5,
             "ELF_MAGIC": b"\x7fELF",
             "EI_CLASS": 4,
             "EI_DATA": 5,

@@ -10,9 +10,10 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from pvhboot.shim import guest, guest_layout
 from pvhboot.shim.abi import devices, freebsd, paging, pvh
+from pvhboot.shim.abi.pvh import Relocation
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.guest_image import image_from_json
-from pvhboot.shim.guest_link import Code, EntryNote, Load, Notes, Placement, Recipe, link, load_bytes
+from pvhboot.shim.guest_link import Code, EntryNote, Load, Notes, Recipe, link, load_bytes
 from pvhboot.shim.image import asm_source
 from pvhboot.shim.stock import build_guest, default_guest, guest_image
 
@@ -77,7 +78,7 @@ def test_each_relocation_is_an_address_in_the_image():
         (Recipe(loads=(Code(), Load((1 << 32) + 0x1FFFFF, 2, 2))), "its segment at 0x1001fffff cannot"),
         (Recipe(loads=(Code(0x1FF000), Load(1 << 32, 1, 1))), "its segment at 0x100000000 cannot"),
         (Recipe(loads=(Code(0x100800), Load(1 << 32, 1, 1))), "its segment at 0x100000000 cannot"),
-        (Recipe(loads=(Code(), Load(1 << 32, 1, 1)), placement=Placement(1, 0, 0)), "its segment at 0x100000000 cannot"),
+        (Recipe(loads=(Code(), Load(1 << 32, 1, 1)), relocation=Relocation(1, 0, 0)), "its segment at 0x100000000 cannot"),
     ],
 )
 def test_what_cannot_be_linked_is_said(recipe, says):

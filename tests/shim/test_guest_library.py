@@ -180,7 +180,7 @@ def test_words_of_the_relocation_note(name, words):
     (segment,) = segments(name, "PT_NOTE")
     (descriptor,) = (data for _, kind, data in raw_notes(segment.data()) if kind == XEN_ELFNOTE_PHYS32_RELOC)
     assert struct.unpack(f"<{len(words)}I", descriptor) == words
-    placement = guest(name).recipe.placement
+    placement = guest(name).recipe.relocation
     assert tuple(placement)[: len(words)] == words
     largest = max(load["p_align"] for load in segments(name, "PT_LOAD"))
     assert words or placement == (0x10000 if largest == 0x10000 else 0x200000, 0, 0xFFFFFFFF)
