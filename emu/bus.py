@@ -1,7 +1,7 @@
 """Who answers an access to a port or to memory that is no RAM, and the record of all of them."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, Protocol
 
 from pvhboot.shim.errors import BootError
@@ -50,10 +50,12 @@ def _move(windows: dict[str, _Claim], name: str, device: Device, width: int, win
 
 
 class Bus:
-    """Port and memory-mapped devices. `unclaimed` is the machine's policy (see MachineSpec)."""
+    """Port and memory-mapped devices. `unclaimed` is the machine's policy (see MachineSpec). `listeners` are told each access
+    when the device has answered."""
 
     def __init__(self, unclaimed: str) -> None:
         self.log: list[Access] = []
+        self.listeners: list[Callable[[Access], None]] = []
         self.counts: Counter[str] = Counter()
         self.unclaimed_stop: Access | None = None
         self._stops = unclaimed == "stop"
@@ -142,6 +144,8 @@ class Bus:
         self.counts[access.kind] += 1
         if len(self.log) < LOG_LIMIT:
             self.log.append(access)
+        for listener in self.listeners:
+            listener(access)
         if not access.device and self._stops and self.unclaimed_stop is None:
             self.unclaimed_stop = access
         return access.value

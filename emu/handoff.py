@@ -9,11 +9,15 @@ from pvhboot.shim.errors import NoMemoryError
 
 from .bus import Access
 
+UNICORN: Final = "unicorn"
+KVM: Final = "kvm"
+QEMU: Final = "qemu"
+
 # The clauses of check.CLAUSES that an engine cannot observe. An unobservable finding for any other clause fails the run.
 UNOBSERVABLE_CLAUSES: Final[Mapping[str, frozenset[str]]] = {
-    "unicorn": frozenset(),
-    "kvm": frozenset(),
-    "qemu": frozenset({"cpu.mtrr"}),
+    UNICORN: frozenset(),
+    KVM: frozenset(),
+    QEMU: frozenset({"cpu.mtrr"}),
 }
 
 

@@ -99,6 +99,16 @@ class LinearMemory:
                 self._physical.write(entry.paddr, marked.to_bytes(entry.size, "little"))
         return self._frame(entries[-1]) | address & (1 << entries[-1].shift) - 1
 
+    def find(self, address: int) -> int:
+        """The physical address as somebody asks who only looks: rights count for nothing, and nothing is marked.
+        PageFaultError where nothing is mapped."""
+        if not self._long:
+            address %= x86.ADDRESS_4G
+        if not self._paging:
+            return address
+        last = self._walk(address, 0)[-1]
+        return self._frame(last) | address & (1 << last.shift) - 1
+
     def _walk(self, address: int, fault: int) -> list[_Entry]:
         """The entries on the way to a page, the page's own last."""
         size = 8 if self._wide else 4

@@ -11,12 +11,12 @@ from pvhboot.shim.errors import BootError
 from .board import Board
 from .bus import Access
 from .check import Finding, check, is_clean
-from .engines.base import Engine, Limits, Run, Until
-from .handoff import Handoff
+from .engines.base import Engine, Limits, Run, Until, Watcher
+from .handoff import KVM, QEMU, UNICORN, Handoff
 from .reasons import EXIT
 from .tables import Tables, read_tables
 
-ENGINES: Final = ("unicorn", "kvm", "qemu")
+ENGINES: Final = (UNICORN, KVM, QEMU)
 
 
 class Outcome(NamedTuple):
@@ -53,17 +53,17 @@ def get_engine(name: str, *, accelerator: str | None = None, qemu_arguments: Seq
 
     Raises BootError for an unknown name, or for what is not for this engine.
     """
-    if name != "qemu" and (accelerator or qemu_arguments):
+    if name != QEMU and (accelerator or qemu_arguments):
         raise BootError(f"{'an accelerator' if accelerator else 'an argument for QEMU'} is for the engine qemu, not for {name}")
-    if name == "unicorn":
+    if name == UNICORN:
         from .engines.unicorn import UnicornEngine
 
         return UnicornEngine()
-    if name == "kvm":
+    if name == KVM:
         from .engines.kvm.engine import KvmEngine
 
         return KvmEngine()
-    if name == "qemu":
+    if name == QEMU:
         from .engines.qemu.engine import QemuEngine
 
         return QemuEngine(accelerator or "tcg", qemu_arguments)
@@ -78,16 +78,17 @@ def boot(
     limits: Limits,
     on_console: Callable[[bytes], None] | None = None,
     recording: Recording | None = None,
+    watchers: Sequence[Watcher] = (),
 ) -> Outcome:
     """Boots the plan. `on_console` gets what COM1 prints as it comes; `recording` takes the place of the machine's own (not for
-    the engine qemu). Raises BootError for what host or files lack."""
+    the engine qemu). Raises BootError for what host or files lack, or if the engine cannot show what a watcher wants."""
     board = Board(plan, on_console=on_console, recording=recording)
     seen: list[tuple[Handoff, Tables, tuple[Finding, ...]]] = []
 
     def on_handoff(handoff: Handoff) -> None:
         seen.append((handoff, read_tables(handoff), tuple(check(handoff, plan))))
 
-    run = engine.run(board, until, limits, on_handoff)
+    run = engine.run(board, until, limits, on_handoff, watchers)
     handoff, tables, findings = seen[0] if seen else (None, None, ())
     as_asked = run.stop.reason == until.kind and (until.kind != EXIT or run.stop.value == 0)
     return Outcome(

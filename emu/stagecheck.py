@@ -15,8 +15,8 @@ from pvhboot.shim.stage import REGISTERS, Stage
 from pvhboot.shim.stock import GUEST_BITS, default_guest
 
 from .board import Board
-from .engines.base import Limits, describe_stop
-from .engines.unicorn import UnicornMachine
+from .engines.base import Limits, Watch, describe_stop
+from .engines.unicorn_cpu import UnicornCpu
 
 _MEMORY: Final = 64 * MIB
 _LIMITS: Final = Limits(instructions=20_000_000, seconds=60.0)
@@ -37,19 +37,21 @@ def _check_on(place: MachineSpec, blob: Blob, stage: Stage, spec: MachineSpec) -
     kernel = Kernel.from_bytes(default_guest(GUEST_BITS[0]), "conformance guest")
     plan = make_plan(place, blob.data, kernel, memory=_MEMORY, cmdline="stage check")
     board = Board(plan, plan.memory())
-    machine = UnicornMachine(board, _LIMITS)
-    if not machine.run_to(blob.symbols[STAGE_LABELS[stage.slot]]):
-        raise BootError(f"{stage.name}: the firmware does not reach the stage: {_ending(machine, blob, board)}")
-    machine.mark_registers(_MARKS)
-    before, hidden = machine.registers(), machine.hidden_state()
+    cpu = UnicornCpu(board, _LIMITS)
+    if not cpu.run_to({blob.symbols[STAGE_LABELS[stage.slot]]}):
+        raise BootError(f"{stage.name}: the firmware does not reach the stage: {_ending(cpu, blob, board)}")
+    for name, value in _MARKS.items():
+        cpu.set_register(name, value)
+    cpu.set_register("eflags", cpu.registers()["eflags"] | x86.EFLAGS_ARITHMETIC)
+    before, hidden = cpu.registers(), cpu.hidden_state()
     back = int.from_bytes(board.memory.read(before["esp"], _RETURN_ADDRESS), "little")
     writes: list[tuple[int, int]] = []
-    with machine.watching_writes(lambda address, size: writes.append((address, size))):
-        if not machine.run_to(back):
-            raise BootError(f"{stage.name}: the stage does not come back: {_ending(machine, blob, board)}")
-    after = machine.registers()
+    with cpu.watch(Watch(store=lambda paddr, size, _value: writes.append((paddr, size)))):
+        if not cpu.run_to({back}):
+            raise BootError(f"{stage.name}: the stage does not come back: {_ending(cpu, blob, board)}")
+    after = cpu.registers()
     problems = _register_problems(stage, before, after)
-    problems += [f"{name} has changed" for name, value in machine.hidden_state().items() if value != hidden[name]]
+    problems += [f"{name} has changed" for name, value in cpu.hidden_state().items() if value != hidden[name]]
     problems += _write_problems(stage, spec, before["esp"], writes)
     if board.rom_writes:
         problems.append(f"it stores to the ROM at {board.rom_writes[0].address:#x}")
@@ -57,11 +59,11 @@ def _check_on(place: MachineSpec, blob: Blob, stage: Stage, spec: MachineSpec) -
         raise BootError(f"{stage.name}: the stage breaks its contract: {'; '.join(problems)}")
 
 
-def _ending(machine: UnicornMachine, blob: Blob, board: Board) -> str:
-    assert machine.stop is not None
-    place = None if machine.stop.rip is None else blob.locate(machine.stop.rip)
+def _ending(cpu: UnicornCpu, blob: Blob, board: Board) -> str:
+    assert cpu.stop is not None
+    place = None if cpu.stop.rip is None else blob.locate(cpu.stop.rip)
     said = board.debug_console.decode(errors="replace").strip()
-    return describe_stop(machine.stop) + (f" at {place}" if place else "") + (f" ({said})" if said else "")
+    return describe_stop(cpu.stop) + (f" at {place}" if place else "") + (f" ({said})" if said else "")
 
 
 def _register_problems(stage: Stage, before: Mapping[str, int], after: Mapping[str, int]) -> list[str]:

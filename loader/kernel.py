@@ -16,6 +16,7 @@ from .codecs import Progress
 from .elf import ProgramHeader, note_sections, note_segments, read_header, read_program_headers, require_x86
 from .image import BytesImage, FileImage, Image, OpenImage
 from .notes import Note, has_pvh_entry, pvh_entry, pvh_relocation, read_notes
+from .symbols import CodeSymbol, code_symbols
 from .wrapping import unwrap
 
 
@@ -123,6 +124,10 @@ class Kernel:
             self._image.read_into(offset, buffer)
         except BootError as error:
             raise BootError(f"{self.path}: {error}") from None
+
+    def symbols(self) -> list[CodeSymbol]:
+        """Its functions and labels, as symbols.code_symbols has them."""
+        return code_symbols(self._image)
 
     def close(self) -> None:
         """Closes the file; twice is no error."""

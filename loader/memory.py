@@ -59,8 +59,9 @@ class ShadowPart(NamedTuple):
 class GuestMemory:
     """RAM spans and a ROM that ends at 4 GiB, anonymous memory of this process. Pages never touched are never committed.
 
-    `regions` are what the guest sees now, sorted by address. `listeners` are told (physical address, bytes) of what a device
-    has written while the guest runs, `map_listeners` that `regions` has changed.
+    `regions` are what the guest sees now, sorted by address. While the guest runs `before_write` are told (physical address,
+    bytes) of what a device, or an exception that the engine delivers, is about to write, and `listeners` when it has;
+    `map_listeners` that `regions` has changed.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class GuestMemory:
         self._shadow = None if shadow is None else self._map(shadow, False)
         self.regions = self._below
         self._mapped = 0
+        self.before_write: list[Callable[[int, int], None]] = []
         self.listeners: list[Callable[[int, int], None]] = []
         self.map_listeners: list[Callable[[], None]] = []
 
@@ -110,7 +112,10 @@ class GuestMemory:
         """The shadow RAM is seen at these disjoint parts of it and nowhere else, in place of what else lies there."""
         assert self._shadow is not None
         shown = [self._shadow.cut(start, end)._replace(readonly=readonly) for start, end, readonly in parts]
-        regions = _sorted([*(piece for region in self._below for piece in _beside(region, parts)), *shown])
+        self.show(_sorted([*(piece for region in self._below for piece in _beside(region, parts)), *shown]))
+
+    def show(self, regions: tuple[Region, ...]) -> None:
+        """The guest sees these, which `regions` has been before."""
         if regions != self.regions:
             self.regions = regions
             for listener in self.map_listeners:
@@ -176,7 +181,10 @@ class GuestMemory:
     @contextmanager
     def writing(self, paddr: int, size: int) -> Iterator[memoryview]:
         """A view as of `view`, for a device that writes while the guest runs: the listeners are told when it has."""
-        yield self.view(paddr, size)
+        view = self.view(paddr, size)
+        for listener in self.before_write:
+            listener(paddr, size)
+        yield view
         for listener in self.listeners:
             listener(paddr, size)
 

@@ -3,13 +3,21 @@
 Source: System V ABI, "Symbol Table" and "String Table".
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
 
 from pvhboot.shim.errors import BootError
 
-from .elf import Header, ProgramHeader, read_sections
+from .elf import Header, ProgramHeader, read_header, read_program_headers, read_sections
 from .image import Image
+
+# st_name, st_info and st_value, by class (System V ABI, figure 4-16; its 64-bit supplement for the order there).
+_SYMBOLS: Final = {32: (struct.Struct("<IIIBBH"), (0, 3, 1, 5)), 64: (struct.Struct("<IBBHQQ"), (0, 1, 4, 3))}
+_STT_NOTYPE: Final = 0
+_STT_FUNC: Final = 2
+_SHN_UNDEF: Final = 0
+_SHN_ABS: Final = 0xFFF1
 
 
 class Symbol(NamedTuple):
@@ -21,25 +29,54 @@ class Symbol(NamedTuple):
 
 def find_symbol(image: Image, header: Header, name: str) -> list[Symbol]:
     """The symbols of that name in .symtab, each value once; BootError if there is no symbol table, or it is broken."""
-    found: dict[Symbol, None] = {}
-    tables = 0
+    wanted = name.encode("utf-8", "surrogateescape")
+    tables = _tables(image, header)
+    if not tables:
+        raise BootError("no symbol table: it was stripped, or never had one")
+    return list(dict.fromkeys(symbol for table in tables for symbol in _named(*table, header, wanted)))
+
+
+class CodeSymbol(NamedTuple):
+    """A function or a label that is loaded: where it is linked to be loaded, and where the kernel has it mapped then."""
+
+    paddr: int
+    vaddr: int
+    name: str
+
+
+def code_symbols(image: Image) -> list[CodeSymbol]:
+    """The functions and labels, sorted by address. Empty without a symbol table; BootError if it is broken."""
+    header = read_header(image)
+    headers = read_program_headers(image, header)
+    found: set[CodeSymbol] = set()
+    layout, order = _SYMBOLS[header.bits]
+    for symbols, strings in _tables(image, header):
+        for fields in layout.iter_unpack(symbols[: len(symbols) // layout.size * layout.size]):
+            at, info, value, section = (fields[number] for number in order)
+            if not at or section == _SHN_UNDEF or info & 0xF not in (_STT_NOTYPE, _STT_FUNC):
+                continue
+            paddr = physical_address(Symbol(value, section == _SHN_ABS), headers)
+            if paddr is not None:
+                found.add(CodeSymbol(paddr, value, strings[at : strings.find(b"\0", at)].decode(errors="replace")))
+    return sorted(found)
+
+
+def _tables(image: Image, header: Header) -> list[tuple[bytes, bytes]]:
+    """Each symbol table with its strings."""
+    tables = []
     sections = read_sections(image, header)
     for section in sections:
         if section["sh_type"] == "SHT_SYMTAB" and section["sh_link"] < len(sections):
-            names = sections[section["sh_link"]]
-            for part in (section, names):
+            parts = (section, sections[section["sh_link"]])
+            for part in parts:
                 if part["sh_offset"] + part["sh_size"] > image.size:
                     raise BootError(f"truncated symbol table: it ends at {part['sh_offset'] + part['sh_size']:#x}")
-            tables += 1
-            symbols = image.read(section["sh_offset"], section["sh_size"])
-            strings = image.read(names["sh_offset"], names["sh_size"])
-            found |= dict.fromkeys(_named(symbols, strings, header, name.encode("utf-8", "surrogateescape")))
-    if not tables:
-        raise BootError("no symbol table: it was stripped, or never had one")
-    return list(found)
+            symbols, strings = (image.read(part["sh_offset"], part["sh_size"]) for part in parts)
+            tables.append((symbols, strings))
+    return tables
 
 
-def physical_address(symbol: Symbol, headers: list[ProgramHeader]) -> int | None:
+def physical_address(symbol: Symbol, headers: Sequence[ProgramHeader]) -> int | None:
     """Where the symbol is loaded, by the PT_LOAD that holds its virtual address; None if none does.
 
     An absolute one that lies in none (Linux's phys_startup_64) is a physical address already.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pvhboot.emu.board import Board
 from pvhboot.emu.check import VIOLATED, check
 from pvhboot.emu.engines.base import Limits
-from pvhboot.emu.engines.unicorn import UnicornMachine
+from pvhboot.emu.engines.unicorn_cpu import UnicornCpu
 from pvhboot.emu.reasons import HALT
 from pvhboot.loader.fw_cfg import fw_cfg_items, with_directory
 from pvhboot.loader.image import BytesImage, SizedSource
@@ -24,6 +24,7 @@ from pvhboot.loader.plan import BootPlan, make_plan
 from pvhboot.shim.abi.firmware import panic_message
 from pvhboot.shim.image import asm_source, build, panics_of
 from pvhboot.shim.machines import MACHINES, MIB, UNIVERSAL, MachineSpec
+from stores import Stores
 
 SPECS = ("microvm", "microvm-acpi", "pc", "q35")
 MEMORY = 64 * MIB
@@ -252,15 +253,14 @@ class Judge:
         """Runs the firmware in such a host; how it ended. AssertionError for what must not be."""
         plan, firmware = self.plan(host)
         board = Board(plan, fw_cfg_items=_items(host, plan))
-        machine = UnicornMachine(board, Limits(instructions=BOUND, seconds=120))
-        writes: list[tuple[int, int]] = []
-        board.memory.listeners.append(lambda paddr, size: writes.append((paddr, size)))
+        machine = UnicornCpu(board, Limits(instructions=BOUND, seconds=120))
+        writes = Stores()
         if host.fault and host.dma:
             _fail_transfer(board, host)
         target = int.from_bytes(_number(host, KERNEL_ADDR), "little") if host.kind == "bzimage" else plan.entry
         try:
-            with machine.watching_writes(lambda address, size: writes.append((address & 0xFFFFFFFF, size))):
-                reached = machine.run_to(target)
+            with machine.watch(writes.start(machine, board)):
+                reached = machine.run_to({target})
             _require_writes(host, plan, firmware, writes)
             if not reached:
                 return _require_panic(board, machine, firmware)
@@ -360,7 +360,7 @@ def _require_writes(host: Host, plan: BootPlan, firmware: MachineSpec, writes: l
                 assert paddr + size <= segment.paddr or segment.end <= paddr, f"the kernel was written to at {paddr:#x}"
 
 
-def _require_panic(board: Board, machine: UnicornMachine, firmware: MachineSpec) -> str:
+def _require_panic(board: Board, machine: UnicornCpu, firmware: MachineSpec) -> str:
     said = board.debug_console.decode()
     names = {panic_message(panic) + "\n": panic.name for panic in panics_of(firmware)}
     assert machine.stop is not None
@@ -368,7 +368,7 @@ def _require_panic(board: Board, machine: UnicornMachine, firmware: MachineSpec)
     return names[said]
 
 
-def _require_linux(machine: UnicornMachine, board: Board) -> str:
+def _require_linux(machine: UnicornCpu, board: Board) -> str:
     registers = machine.registers()
     assert (registers["ebp"], registers["edi"], registers["ebx"]) == (0, 0, 0)
     params = board.memory.read(registers["esi"], 4096)
@@ -380,7 +380,7 @@ def _require_linux(machine: UnicornMachine, board: Board) -> str:
     return "linux"
 
 
-def _require_boot(host: Host, plan: BootPlan, machine: UnicornMachine) -> str:
+def _require_boot(host: Host, plan: BootPlan, machine: UnicornCpu) -> str:
     """What the host has not touched is as planned; all of it is in order in itself."""
     handoff = machine.handoff()._replace(host_acpi=False)
     findings = check(handoff, plan._replace(memmap=None))

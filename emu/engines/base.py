@@ -1,14 +1,16 @@
-"""What all engines share: when a run ends, why it ended, and what it counted."""
+"""What all engines share: when a run ends, why it ended, what it counted, and how it is watched and driven."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from typing import NamedTuple, Protocol
 
 from pvhboot.shim.abi.e820 import E820Entry
-from pvhboot.shim.abi.x86 import EFLAGS_IF
+from pvhboot.shim.abi.x86 import EFLAGS_IF, Segment
 from pvhboot.shim.machines import MachineSpec
 
 from ..board import Board
 from ..handoff import Handoff
+from ..reasons import CONSOLE, HANDOFF
 
 
 class Until(NamedTuple):
@@ -60,17 +62,127 @@ class Run(NamedTuple):
     counts: Mapping[str, int]
 
 
+class Watch(NamedTuple):
+    """Who is told what while a CPU executes. What is None costs nothing; each other is a call of Python's for each event.
+
+    `instruction`: (linear address, bytes) of the instruction that is executed next; of a rep, of each iteration. Of one that
+    faults it is told, too. On KVM, which makes a step of each, the number of bytes is 0: it does not know.
+    `load` and `store`: (physical address, bytes) and (physical address, bytes, value) of what an instruction reads from memory,
+    and is about to write to it: what a store replaces still stands there. `device_store`: (physical address, bytes) of what a
+    device has written. Accesses to devices: Bus.listeners.
+    """
+
+    instruction: Callable[[int, int], None] | None = None
+    load: Callable[[int, int], None] | None = None
+    store: Callable[[int, int, int], None] | None = None
+    device_store: Callable[[int, int], None] | None = None
+
+
+class Cpu(Protocol):
+    """A processor with its board around it, that stands between two instructions: one run of the engine unicorn or kvm."""
+
+    stop: Stop | None  # what has ended the run; None while it can go on
+    limits: Limits  # instructions and exits as counted since the reset; of the time only that counts in which it executes
+
+    @property
+    def instructions(self) -> int:
+        """How many have been executed while they were counted, each iteration of a rep as one."""
+
+    def run_to(self, places: Collection[int] | Callable[[int], bool], *, counting: bool = True) -> bool:
+        """Executes at least one instruction, and then up to the first one at one of the linear addresses, or for whose address
+        the function says so. False: `stop` says what ended the run, or if that is None, `pause` was called. Counting is
+        slower; with a function it is always done."""
+
+    def step(self) -> bool:
+        """Executes one instruction, counting; False if that has ended the run."""
+
+    def pause(self) -> None:
+        """Within a Watch or from another thread: `run_to` returns as soon as the instruction that is executed is over."""
+
+    def end(self, stop: Stop) -> None:
+        """The run is over, unless it is already; within a Watch, as soon as the instruction is."""
+
+    def watch(self, watch: Watch) -> AbstractContextManager[None]:
+        """As long as the context lasts the watch is told. BootError for what this engine cannot see."""
+
+    @property
+    def bits(self) -> int:
+        """16, 32 or 64: how the next instruction is decoded."""
+
+    def linear_ip(self) -> int:
+        """The linear address of the next instruction."""
+
+    def translate(self, linear: int) -> int | None:
+        """The physical address behind a linear one; None where nothing is mapped."""
+
+    def registers(self) -> dict[str, int]:
+        """As Handoff.registers has them; in long mode the whole ones by the same names, and r8 to r15."""
+
+    def segments(self) -> dict[str, Segment]:
+        """As Handoff.segments has them."""
+
+    def set_register(self, name: str, value: int) -> None:
+        """Writes eax … edi, ebp, esp, eip, eflags, in long mode r8 to r15, by the names of `registers`."""
+
+    def save(self) -> Callable[[], None]:
+        """What brings the CPU, its `stop` and its counts back to what they are now; memory and devices are checkpoint's.
+        BootError of an engine that cannot."""
+
+    def handoff(self) -> Handoff:
+        """What the check looks at."""
+
+    def counts(self) -> dict[str, int]:
+        """As Run.counts has them."""
+
+
+class Watcher(Protocol):
+    """What watches a whole run: a trace, a sanitizer, coverage."""
+
+    def start(self, cpu: Cpu, board: Board) -> Watch:
+        """Called once, before the first instruction. It may keep the two, and ask the CPU for its state when it is told
+        something."""
+
+
 class Engine(Protocol):
-    """Executes a Board from the reset vector. `on_handoff` is called once, with the guest stopped at the kernel's entry."""
+    """Executes a Board from the reset vector."""
 
     name: str
 
     def host_reserved(self, spec: MachineSpec, memory: int) -> tuple[E820Entry, ...]:
         """What the host adds to the memory map that fw_cfg tells, with `memory` bytes of RAM: a plan for this engine has it."""
 
-    def run(self, board: Board, until: Until, limits: Limits, on_handoff: Callable[[Handoff], None]) -> Run:
-        """Raises UnavailableError for what the host lacks, BootError for what it refuses; all that the guest does ends in a
-        Run."""
+    def cpu(self, board: Board, limits: Limits) -> AbstractContextManager[Cpu]:
+        """A CPU in its reset state, to be driven step by step. Raises as `run` does; BootError of an engine that cannot be."""
+
+    def run(
+        self,
+        board: Board,
+        until: Until,
+        limits: Limits,
+        on_handoff: Callable[[Handoff], None],
+        watchers: Sequence[Watcher] = (),
+    ) -> Run:
+        """`on_handoff` is called once, with the guest stopped at the kernel's entry. Raises UnavailableError for what the host
+        lacks, BootError for what it refuses; all that the guest does ends in a Run."""
+
+
+def drive(
+    cpu: Cpu, board: Board, until: Until, on_handoff: Callable[[Handoff], None], *, watchers: Sequence[Watcher], counting: bool
+) -> Run:
+    """From the reset vector to `until`, or to whatever ends it before. `counting`: behind the handoff, too."""
+    if until.kind == CONSOLE:
+        board.stop_at_console_text(until.text)
+    with ExitStack() as watching:
+        for watcher in watchers:
+            watching.enter_context(cpu.watch(watcher.start(cpu, board)))
+        if cpu.run_to({board.entry}):
+            on_handoff(cpu.handoff())
+            if until.kind == HANDOFF:
+                cpu.end(Stop(HANDOFF, "", board.entry))
+            else:
+                cpu.run_to((), counting=counting)
+    assert cpu.stop is not None
+    return Run(cpu.stop, cpu.registers(), cpu.counts())
 
 
 def halt_detail(eflags: int) -> str:

@@ -130,6 +130,11 @@ class LiveContext:
         return self.hflags & _HF_CPL
 
     @property
+    def bits(self) -> int:
+        """How the next instruction is decoded: 16, 32 or 64."""
+        return 64 if self.hflags & _HF_CS64 else 32 if self.hflags & _HF_CS32 else 16
+
+    @property
     def linear_ip(self) -> int:
         """The linear address of the next instruction."""
         if self.hflags & _HF_CS64:

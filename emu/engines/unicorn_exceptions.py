@@ -1,13 +1,13 @@
 """The exceptions of one run on Unicorn: what they are, where they go, and how many were delivered."""
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pvhboot.loader.memory import GuestMemory
 from pvhboot.shim.abi import interrupts
 from pvhboot.shim.errors import NoMemoryError
 
 from ..bus import Bus
-from ..paging import LinearMemory, PageFaultError
+from ..paging import LinearMemory, PageFaultError, PhysicalMemory
 from ..reasons import FAULT
 from .base import Stop
 from .unicorn_context import LiveContext
@@ -22,7 +22,7 @@ class Exceptions:
     """Delivers what Unicorn's hooks report. `delivered` counts exceptions and software interrupts."""
 
     def __init__(self, uc: Any, memory: GuestMemory, bus: Bus) -> None:
-        self._uc = uc
+        self._uc, self._memory = uc, memory
         self._physical = _Physical(memory, bus)
         self.delivered = 0
 
@@ -30,7 +30,7 @@ class Exceptions:
         """Within a hook, whose engine has stopped at an exception: has it go on in the guest's handler, or says why the run
         ends."""
         cpu = LiveContext(self._uc)
-        memory = LinearMemory(self._physical, cpu.cr0, cpu.cr3, cpu.cr4, cpu.efer, ADDRESS_BITS)
+        memory = _linear_memory(self._physical, cpu)
         length = _length(memory, cpu.linear_ip, vector) if cpu.is_software_interrupt else 0
         event = Event(vector, cpu.error_code, length)
         began = Stop(FAULT, _described(event, cpu.cr2), cpu.linear_ip - length)
@@ -41,6 +41,29 @@ class Exceptions:
         cpu.restore()
         self.delivered += 1
         return None
+
+    def find(self, linear: int) -> int | None:
+        """The physical address behind a linear one, for who only looks; None where nothing is mapped."""
+        try:
+            return _linear_memory(_Looked(self._memory), LiveContext(self._uc)).find(linear)
+        except (PageFaultError, NoMemoryError):
+            return None
+
+
+def _linear_memory(physical: PhysicalMemory, cpu: LiveContext) -> LinearMemory:
+    return LinearMemory(physical, cpu.cr0, cpu.cr3, cpu.cr4, cpu.efer, ADDRESS_BITS)
+
+
+class _Looked(NamedTuple):
+    """The board's memory for who only looks: no device is asked. NoMemoryError where there is none."""
+
+    memory: GuestMemory
+
+    def read(self, paddr: int, size: int) -> bytes:
+        return self.memory.read(paddr, size)
+
+    def write(self, paddr: int, data: bytes) -> None:
+        raise NotImplementedError
 
 
 class _Physical:
@@ -63,6 +86,8 @@ class _Physical:
         if region is None or region.readonly:
             self._bus.memory_write(paddr, len(data), int.from_bytes(data, "little"))
         else:
+            for listener in self._memory.before_write:
+                listener(paddr, len(data))
             self._memory.view(paddr, len(data))[:] = data
 
 

@@ -11,11 +11,10 @@ from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import Span
 
 from ..check import OK
+from ..disassembly import decode
 from ..engines.base import describe_stop
 from ..reasons import FAULT
 from ..session import Outcome
-
-_CODE_BYTES = 15  # the longest x86 instruction
 
 
 def subject_text(plan: BootPlan, blob: Blob) -> str:
@@ -167,21 +166,17 @@ def _end_lines(outcome: Outcome) -> list[str]:
 
 def _instruction(outcome: Outcome, rip: int) -> str:
     """Disassembles the instruction where a run in 16- or 32-bit code faulted, from the ROM or from RAM."""
-    import capstone
-
     rom_start = outcome.blob.paddr
     if outcome.run.registers["cr0"] & x86.CR0_PG:
         return "not shown, since paging is on"
     if rip >= rom_start:
-        code = outcome.blob.data[rip - rom_start :][:_CODE_BYTES]
+        code = outcome.blob.data[rip - rom_start :][: x86.INSTRUCTION_MAX]
     elif outcome.handoff is not None:
         try:
-            code = outcome.handoff.try_read(rip, _CODE_BYTES) or b""
+            code = outcome.handoff.try_read(rip, x86.INSTRUCTION_MAX) or b""
         except BootError:
             return "not known: its machine has gone"
     else:
         return "unknown"
-    bits = capstone.CS_MODE_32 if outcome.run.registers["cr0"] & x86.CR0_PE else capstone.CS_MODE_16
-    for instruction in capstone.Cs(capstone.CS_ARCH_X86, bits).disasm(code, rip, 1):
-        return f"{instruction.bytes.hex(' ')}  {instruction.mnemonic} {instruction.op_str}".rstrip()
-    return code.hex(" ") or "no memory there"
+    found = decode(code, rip, 32 if outcome.run.registers["cr0"] & x86.CR0_PE else 16)
+    return f"{found.data.hex(' ')}  {found.text}".strip()

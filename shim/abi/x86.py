@@ -73,6 +73,7 @@ DESC_G: Final = 1 << 55  # the limit counts 4 KiB pages
 DESC_SIZE: Final = 8  # bytes
 
 PAGE_SIZE: Final = 0x1000  # bytes
+INSTRUCTION_MAX: Final = 15  # bytes; a longer one is #GP: SDM volume 2A, 2.3.11
 FLAT_LIMIT: Final = 0xFFFFFFFF
 
 

@@ -13,7 +13,6 @@ from pvhboot.emu.board import Board
 from pvhboot.emu.check import VIOLATED, check
 from pvhboot.emu.devices.fw_cfg import FwCfg
 from pvhboot.emu.engines.base import Limits, Until
-from pvhboot.emu.engines.unicorn import UnicornMachine
 from pvhboot.emu.reasons import HALT, HANDOFF
 from pvhboot.emu.session import get_engine
 from pvhboot.emu.tables import read_tables
@@ -28,6 +27,7 @@ from pvhboot.shim.abi.firmware import PANICS, panic_message
 from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
 from pvhboot.shim.image import build
 from pvhboot.shim.machines import GIB, MIB, MICROVM_ACPI
+from stores import Stores
 
 PAGE = 0x1000
 RAM, RESERVED, ACPI = 1, 2, 3
@@ -346,7 +346,7 @@ def run(case, plan, engine="unicorn", *, dirty=False, start=None, limits=None):
         ((name, data),) = case.writable.items()
         writing = WritingDma(items, memory, case.key(name), data)
         board.bus.claim_ports(0x514, 8, "dma", writing, width=8)
-    stores, seen = [], []
+    stores, seen = Stores(), []
 
     def on_handoff(handoff):
         tables = read_tables(handoff)
@@ -357,13 +357,8 @@ def run(case, plan, engine="unicorn", *, dirty=False, start=None, limits=None):
         image = b"" if start is None else handoff.memory.read(start, top - start)
         seen.extend([told, violated, image])
 
-    if engine == "unicorn":
-        memory.listeners.append(lambda paddr, size: stores.append((paddr, size)))
-        machine = UnicornMachine(board, limits)
-        with machine.watching_writes(lambda address, size: stores.append((address, size))):
-            stop = machine.run(Until(HANDOFF), on_handoff).stop
-    else:
-        stop = get_engine(engine).run(board, Until(HANDOFF), limits, on_handoff).stop
+    watchers = [stores] if engine == "unicorn" else []
+    stop = get_engine(engine).run(board, Until(HANDOFF), limits, on_handoff, watchers).stop
     told, violated, image = seen or (None, None, b"")
     return Seen(board, stop, told, violated, image, stores, None if writing is None else bytes(writing.data))
 

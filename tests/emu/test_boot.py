@@ -14,7 +14,7 @@ from pvhboot.emu.board import Board
 from pvhboot.emu.check import VIOLATED, check
 from pvhboot.emu.cli import main
 from pvhboot.emu.engines.base import Limits, Until
-from pvhboot.emu.engines.unicorn import UnicornMachine
+from pvhboot.emu.engines.unicorn_cpu import UnicornCpu
 from pvhboot.emu.reasons import CONSOLE, EXIT, HANDOFF
 from pvhboot.emu.session import boot, get_engine
 from pvhboot.emu.tables import read_tables
@@ -277,7 +277,7 @@ def test_a_reader_that_goes_away_is_no_error_of_ours():
 def test_unicorn_starts_in_the_reset_state(guest_plan):
     """The same constants as KVM's vCPU is compared with."""
     board = Board(plan := guest_plan(), plan.memory())
-    machine = UnicornMachine(board, Limits())
+    machine = UnicornCpu(board, Limits())
     registers, state = machine.registers(), machine.handoff()
     assert machine.linear_ip() == x86.RESET_VECTOR
     wanted = {"eip": x86.RESET_IP, "cr0": x86.RESET_CR0, "eflags": x86.RESET_EFLAGS, "edx": x86.RESET_EDX, "gdtr_limit": 0xFFFF}

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from plans import DirtyPlan
 from pvhboot.emu.board import Board
 from pvhboot.emu.engines.base import Limits, Until
-from pvhboot.emu.engines.unicorn import UnicornMachine
 from pvhboot.emu.reasons import HALT, HANDOFF
 from pvhboot.emu.session import get_engine
 from pvhboot.emu.tables import read_tables
@@ -30,6 +29,7 @@ from pvhboot.shim.image import build
 from pvhboot.shim.machines import GIB, MACHINES, MIB, MICROVM, MICROVM_ACPI, PC, Q35
 from pvhboot.shim.stage import make_stage
 from pvhboot.shim.stock import default_blob
+from stores import Stores
 
 KERNEL_ADDR, KERNEL_SIZE, INITRD_ADDR, INITRD_SIZE = 0x07, 0x08, 0x0A, 0x0B
 KERNEL_ENTRY, KERNEL_DATA, CMDLINE_SIZE, SETUP_SIZE, SETUP_DATA = 0x10, 0x11, 0x14, 0x17, 0x18
@@ -123,7 +123,7 @@ def run(case, plan, engine="unicorn", *, dirty=False, before=None, limits=None):
         memory.view(paddr, len(data))[:] = data
     board = Board(plan, memory, fw_cfg_items=case.items(plan))
     board.entry = case.addr
-    stores, seen = [], []
+    stores, seen = Stores(), []
 
     def on_handoff(handoff):
         read = handoff.memory.read
@@ -131,13 +131,8 @@ def run(case, plan, engine="unicorn", *, dirty=False, before=None, limits=None):
         kernel = read(case.addr, len(case.others.get("kernel", bytes(case.size))))
         seen.extend([handoff, read(BOOT_PARAMS, 4096), read(MEMMAP, 126 * 24), (start, start + size), kernel])
 
-    if engine == "unicorn":
-        memory.listeners.append(lambda paddr, size: stores.append((paddr, size)))
-        machine = UnicornMachine(board, limits)
-        with machine.watching_writes(lambda address, size: stores.append((address, size))):
-            stop = machine.run(Until(HANDOFF), on_handoff).stop
-    else:
-        stop = get_engine(engine).run(board, Until(HANDOFF), limits, on_handoff).stop
+    watchers = [stores] if engine == "unicorn" else []
+    stop = get_engine(engine).run(board, Until(HANDOFF), limits, on_handoff, watchers).stop
     return Seen(board, stop, *(seen or (None, b"", b"", (), b"")), stores)
 
 

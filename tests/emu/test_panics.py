@@ -13,7 +13,7 @@ from pvhboot.emu.board import Board
 from pvhboot.emu.check import VIOLATED, check
 from pvhboot.emu.devices.fw_cfg import FwCfg
 from pvhboot.emu.engines.base import Limits, Until
-from pvhboot.emu.engines.unicorn import UnicornMachine
+from pvhboot.emu.engines.unicorn_cpu import UnicornCpu
 from pvhboot.emu.reasons import HALT, HANDOFF
 from pvhboot.emu.session import boot, get_engine
 from pvhboot.emu.tables import read_tables
@@ -31,6 +31,7 @@ from pvhboot.shim.image import build
 from pvhboot.shim.machines import BARE, GIB, MACHINES, MIB, MICROVM
 from pvhboot.shim.stage import make_stage
 from pvhboot.shim.stock import default_blob, default_guest
+from stores import Stores
 
 SIZE, STRINGS = 8, 24
 
@@ -393,7 +394,7 @@ def test_dma_that_takes_its_time(microvm):
     board = Board(plan, plan.memory())
     dma = SlowDma(FwCfg(fw_cfg_items(plan), board.memory).dma_ports)
     board.bus.claim_ports(0x514, 8, "dma", dma, width=8)
-    machine = UnicornMachine(board, Limits())
+    machine = UnicornCpu(board, Limits())
     looks = []
 
     def on_look(*_):
@@ -402,7 +403,7 @@ def test_dma_that_takes_its_time(microvm):
             dma.finish()
 
     machine.uc.hook_add(unicorn.UC_HOOK_MEM_READ, on_look, None, 0x1020, 0x1023)
-    assert machine.run_to(plan.entry)
+    assert machine.run_to({plan.entry})
     assert len(looks) > 5 * 8
     assert not [finding for finding in check(machine.handoff(), plan) if finding.status == VIOLATED]
 
@@ -547,11 +548,10 @@ def test_whatever_fw_cfg_says(tmp_path_factory, host, values, spoilt, number, dm
         plan = make_plan(MICROVM, blob.data, kernel, memory=64 * MIB, modules=[Module(str(path))], cmdline="a", dma=dma)
         items = {**fw_cfg_items(plan), **items, DIRECTORY: BytesImage(directory), **numbers(values)}
         board = Board(plan, plan.memory(), fw_cfg_items=items)
-        machine = UnicornMachine(board, Limits(instructions=2_000_000))
-        stores = []
-        board.memory.listeners.append(lambda paddr, size: stores.append((paddr, size)))
-        with machine.watching_writes(lambda address, size: stores.append((address, size))):
-            reached = machine.run_to(plan.entry)
+        machine = UnicornCpu(board, Limits(instructions=2_000_000))
+        stores = Stores()
+        with machine.watch(stores.start(machine, board)):
+            reached = machine.run_to({plan.entry})
         number = {key: int.from_bytes(items[key].read(0, 4), "little") for key in (INITRD_ADDR, INITRD_SIZE)}
     places = [span.bounds for span in MICROVM.low.spans()]
     places.append((number[INITRD_ADDR], number[INITRD_ADDR] + number[INITRD_SIZE]))

@@ -436,6 +436,7 @@ CONSTANTS = [
             "TYPE_CONFORMING": 4,
             "DESC_SIZE": 8,
             "PAGE_SIZE": 4096,
+            "INSTRUCTION_MAX": 15,
             "FLAT_LIMIT": 0xFFFFFFFF,
             "TYPE_TSS32_AVAILABLE": 9,
             "TYPE_TSS32_BUSY": 11,

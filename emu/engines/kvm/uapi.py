@@ -26,6 +26,7 @@ KVM_SET_IDENTITY_MAP_ADDR: Final = 0x4008AE48
 # Of a vCPU.
 KVM_RUN: Final = 0xAE80
 KVM_GET_REGS: Final = 0x8090AE81
+KVM_SET_REGS: Final = 0x4090AE82
 KVM_GET_SREGS: Final = 0x8138AE83
 KVM_TRANSLATE: Final = 0xC018AE85
 KVM_GET_MSRS: Final = 0xC008AE88
@@ -46,8 +47,9 @@ REQUIRED_CAPABILITIES: Final = {
 KVM_MEM_READONLY: Final = 1 << 1
 
 KVM_GUESTDBG_ENABLE: Final = 1 << 0
+KVM_GUESTDBG_SINGLESTEP: Final = 1 << 1
 KVM_GUESTDBG_USE_HW_BP: Final = 1 << 17
-DR7_G0: Final = 1 << 1  # breakpoint 0 is on; its R/W0 and LEN0 of 0 mean: on execution
+DR7_G0: Final = 1 << 1  # breakpoint 0 is on, two bits higher the next; its R/W0 and LEN0 of 0 mean: on execution
 DR7_FIXED: Final = 1 << 10  # always reads as 1
 
 KVM_MAX_CPUID_ENTRIES: Final = 256  # of the kernel; older ones have fewer

@@ -4,7 +4,8 @@ import errno
 import mmap
 import os
 import sys
-from contextlib import ExitStack
+from collections.abc import Collection
+from contextlib import ExitStack, suppress
 from ctypes import Structure, c_uint64, sizeof
 from types import TracebackType
 from typing import Any, Final, Self
@@ -21,6 +22,7 @@ if sys.platform == "linux":
 _MMIO_DATA: Final = uapi.KvmRun.exit.offset + uapi.ExitMmio.data.offset
 _IMMEDIATE_EXIT: Final = uapi.KvmRun.immediate_exit.offset
 _MACHINE: Final = "x86_64"
+BREAKPOINTS: Final = 4  # debug registers 0 to 3
 
 
 def _call(fd: int, request: int, argument: int | Structure | c_uint64, what: str) -> int:
@@ -73,7 +75,8 @@ class Vcpu:
     def __init__(self, vm_fd: int, map_size: int, cpuid: uapi.KvmCpuid2) -> None:
         """Raises BootError if KVM refuses. The vCPU answers CPUID from `cpuid`."""
         self.cpuid = cpuid
-        self._incomplete = False
+        self.incomplete = False  # an access has been served, and its instruction is not over
+        self._debugging: tuple[frozenset[int], bool] = frozenset(), False
         with ExitStack() as stack:
             self._fd = _call(vm_fd, uapi.KVM_CREATE_VCPU, 0, "create a vCPU")
             stack.callback(os.close, self._fd)
@@ -92,20 +95,24 @@ class Vcpu:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._closing.close()
 
-    def run(self) -> uapi.KvmRun:
-        """Executes the guest until its next exit: a copy of what KVM says about that.
+    def run(self, completing: bool = False) -> uapi.KvmRun:
+        """Executes the guest until its next exit: a copy of what KVM says about that. `completing`: finishes the instruction
+        whose access has been served, and executes no other.
 
-        Raises InterruptedError after a signal and OSError for what KVM refuses.
+        Raises InterruptedError after a signal, and when it has completed; OSError for what KVM refuses.
         """
-        self._incomplete = False
+        self.incomplete = False
+        self._map[_IMMEDIATE_EXIT] = completing
         try:
             fcntl.ioctl(self._fd, uapi.KVM_RUN, 0)
         except OSError as error:
             if error.errno == errno.EAGAIN:
                 raise InterruptedError(errno.EINTR, "KVM_RUN is to be called again") from None
             raise
+        finally:
+            self._map[_IMMEDIATE_EXIT] = 0
         exit = uapi.KvmRun.from_buffer_copy(self._map)
-        self._incomplete = exit.exit_reason in (uapi.KVM_EXIT_IO, uapi.KVM_EXIT_MMIO)
+        self.incomplete = exit.exit_reason in (uapi.KVM_EXIT_IO, uapi.KVM_EXIT_MMIO)
         return exit
 
     def complete(self) -> None:
@@ -113,16 +120,10 @@ class Vcpu:
 
         KVM does that at the next KVM_RUN only: until then RIP and the target register may still be those before it.
         """
-        if not self._incomplete:
-            return
-        self._incomplete = False
-        self._map[_IMMEDIATE_EXIT] = 1
-        try:
-            fcntl.ioctl(self._fd, uapi.KVM_RUN, 0)
-        except OSError:
-            pass  # EINTR, as it has to be; anything else would come again, and nothing follows
-        finally:
-            self._map[_IMMEDIATE_EXIT] = 0
+        if self.incomplete:
+            with suppress(OSError):  # EINTR, as it has to be; anything else would come again, and nothing follows
+                self.run(completing=True)
+        self.incomplete = False
 
     def io_data(self, offset: int, size: int) -> int:
         """An element of port output, `offset` bytes from the start of struct kvm_run."""
@@ -141,6 +142,10 @@ class Vcpu:
         regs = uapi.KvmRegs()
         _call(self._fd, uapi.KVM_GET_REGS, regs, "read the registers")
         return regs
+
+    def set_regs(self, regs: uapi.KvmRegs) -> None:
+        """Writes what `regs` has read."""
+        _call(self._fd, uapi.KVM_SET_REGS, regs, "write the registers")
 
     def sregs(self) -> uapi.KvmSregs:
         """Segments, descriptor tables, control registers."""
@@ -167,14 +172,25 @@ class Vcpu:
         _call(self._fd, uapi.KVM_TRANSLATE, translation, f"translate the address {linear:#x}")
         return int(translation.physical_address) if translation.valid else None
 
-    def break_at(self, linear: int | None) -> None:
-        """Exits with KVM_EXIT_DEBUG when the instruction at a linear address is next; None: nowhere any more."""
+    def debug(self, places: Collection[int] = (), *, stepping: bool = False) -> None:
+        """Exits with KVM_EXIT_DEBUG when an instruction at one of up to BREAKPOINTS linear addresses is next, or after each
+        instruction."""
+        wanted = frozenset(places), stepping
+        if wanted == self._debugging:
+            return
         debug = uapi.KvmGuestDebug()
-        if linear is not None:
-            debug.control = uapi.KVM_GUESTDBG_ENABLE | uapi.KVM_GUESTDBG_USE_HW_BP
-            debug.debugreg[0] = linear
-            debug.debugreg[7] = uapi.DR7_FIXED | uapi.DR7_G0
+        if places or stepping:
+            debug.control = uapi.KVM_GUESTDBG_ENABLE
+        if stepping:
+            debug.control |= uapi.KVM_GUESTDBG_SINGLESTEP
+        if places:
+            debug.control |= uapi.KVM_GUESTDBG_USE_HW_BP
+            debug.debugreg[7] = uapi.DR7_FIXED
+        for number, linear in enumerate(places):
+            debug.debugreg[number] = linear
+            debug.debugreg[7] |= uapi.DR7_G0 << 2 * number
         _call(self._fd, uapi.KVM_SET_GUEST_DEBUG, debug, "set a breakpoint")
+        self._debugging = wanted
 
 
 class Vm:

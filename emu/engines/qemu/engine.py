@@ -9,6 +9,7 @@ sees one byte, and the guest goes on for the moment until it is stopped. The mac
 import selectors
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from pvhboot.shim.abi.e820 import E820Entry
@@ -19,9 +20,9 @@ from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import MachineSpec, Span, low_rom_span, rom_span
 
 from ...board import Board
-from ...handoff import Handoff
+from ...handoff import QEMU, Handoff
 from ...reasons import CONSOLE, EXIT, FAULT, HALT, HANDOFF, LIMIT, RESET
-from ..base import Limits, Run, Stop, Until, halt_detail
+from ..base import Cpu, Limits, Run, Stop, Until, Watcher, halt_detail
 from .gdb import SIGABRT, SIGTRAP, Gdb, GdbGone
 from .memory import QemuMemory
 from .process import DAEMONIZE, QemuProcess
@@ -39,7 +40,7 @@ _LOOK: Final = 0.2  # seconds between two looks at whether the CPU sleeps for ev
 class QemuEngine:
     """Has QEMU execute a plan, under the accelerator `tcg` or `kvm`. `extra` are further arguments for its command line."""
 
-    name = "qemu"
+    name = QEMU
 
     def __init__(self, accelerator: str = "tcg", extra: Sequence[str] = ()) -> None:
         """Raises BootError for an accelerator that it does not know."""
@@ -55,8 +56,21 @@ class QemuEngine:
             return reserved_by_host(spec, memory, self._accelerator, self._extra)
         return (_KVM_RESERVED,) if self._accelerator == "kvm" else ()
 
-    def run(self, board: Board, until: Until, limits: Limits, on_handoff: Callable[[Handoff], None]) -> Run:
+    def cpu(self, board: Board, limits: Limits) -> AbstractContextManager[Cpu]:  # noqa: ARG002
+        """See Engine: QEMU's CPU is its own."""
+        raise BootError("the qemu engine cannot be driven step by step: use --engine unicorn, or QEMU's own -gdb")
+
+    def run(
+        self,
+        board: Board,
+        until: Until,
+        limits: Limits,
+        on_handoff: Callable[[Handoff], None],
+        watchers: Sequence[Watcher] = (),
+    ) -> Run:
         """See Engine. Raises BootError, with QEMU's own words, if QEMU cannot start."""
+        if watchers:
+            raise BootError("the qemu engine does not see single instructions: use --engine unicorn")
         if not board.is_stock:
             raise BootError("the qemu engine brings memory and devices of its own: it cannot run a board that was changed")
         if limits.instructions is not None or limits.exits is not None:

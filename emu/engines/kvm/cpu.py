@@ -1,0 +1,331 @@
+"""A CPU on KVM, with a board around it."""
+
+import signal
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from pvhboot.shim.abi import paging
+from pvhboot.shim.abi.x86 import (
+    ADDRESS_4G,
+    CPUID_1_EDX_MTRR,
+    CPUID_FEATURES_LEAF,
+    INSTRUCTION_MAX,
+    MSR_MTRR_DEF_TYPE,
+    PAGE_SIZE,
+    RESET_VECTOR,
+    SEGMENT_NAMES,
+    Segment,
+)
+from pvhboot.shim.errors import BootError
+
+from ...board import Board
+from ...handoff import KVM, Handoff
+from ...reasons import FAULT, HALT, LIMIT, RESET
+from ..base import Limits, Stop, Watch, halt_detail
+from . import uapi
+from .vm import BREAKPOINTS, Vcpu, segment
+
+TICK: Final = 0.1  # seconds; how late a limit of time, or a pause, may take effect
+_SEGMENTS: Final = (*SEGMENT_NAMES, "tr")
+_GENERAL: Final = ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")
+_GENERAL_64: Final = tuple(f"r{number}" for number in range(8, 16))
+_WRITABLE: Final = {**{f"e{name}": f"r{name}" for name in (*_GENERAL, "ip", "flags")}, **{name: name for name in _GENERAL_64}}
+_CONTROL: Final = ("cr0", "cr3", "cr4", "efer")
+
+
+@contextmanager
+def _ticks() -> Iterator[None]:
+    """A signal every TICK seconds that does nothing but bring KVM_RUN back. Handler and timer are restored at the end."""
+    started = time.monotonic()
+    delay, interval = signal.setitimer(signal.ITIMER_REAL, 0)
+    handler = signal.getsignal(signal.SIGALRM)
+    try:
+        signal.signal(signal.SIGALRM, lambda _number, _frame: None)
+        signal.setitimer(signal.ITIMER_REAL, TICK, TICK)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL if handler is None else handler)
+        if delay:  # what would have been due meanwhile is due at once
+            signal.setitimer(signal.ITIMER_REAL, max(delay - (time.monotonic() - started), 0.001), interval)
+
+
+class KvmCpu:
+    """One run: see Cpu."""
+
+    def __init__(self, board: Board, limits: Limits, vcpu: Vcpu) -> None:
+        self._board = board
+        self.limits = limits
+        self._vcpu = vcpu
+        self.stop: Stop | None = None
+        self.instructions = 0
+        self._told: tuple[Callable[[int, int], None], ...] = ()
+        self._exits = 0
+        self._debugged = self._pausing = False
+        self._seconds_left, self._deadline = limits.seconds, 0.0
+
+    def run_to(self, places: Collection[int] | Callable[[int], bool], *, counting: bool = True) -> bool:  # noqa: ARG002
+        """See Cpu. At up to four places the processor's own breakpoints wait for it; else it is made step by step."""
+        if self.stop is not None:
+            return False
+        with self._running():
+            if callable(places):
+                return self._step_to(places)
+            wanted = frozenset(places)
+            if self._told or len(wanted) > BREAKPOINTS:
+                return self._step_to(wanted.__contains__)
+            if self.linear_ip() in wanted and not self._step():
+                return False
+            return self.linear_ip() in wanted or self._run_to(wanted)
+
+    def step(self) -> bool:
+        """See Cpu."""
+        if self.stop is not None:
+            return False
+        with self._running():
+            return self._step()
+
+    def pause(self) -> None:
+        """See Cpu."""
+        self._pausing = True
+
+    def end(self, stop: Stop) -> None:
+        """See Cpu."""
+        if self.stop is None:
+            self.stop = stop
+
+    @contextmanager
+    def watch(self, watch: Watch) -> Iterator[None]:
+        """See Cpu."""
+        if watch.load is not None or watch.store is not None:
+            raise BootError("the kvm engine does not see what a guest reads and writes: use --engine unicorn")
+        told, listeners = watch.instruction, self._board.memory.listeners
+        if told is not None:
+            self._told = (*self._told, told)
+        if watch.device_store is not None:
+            listeners.append(watch.device_store)
+        try:
+            yield
+        finally:
+            if told is not None:
+                self._told = tuple(other for other in self._told if other is not told)
+            if watch.device_store is not None:
+                listeners.remove(watch.device_store)
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        self._pausing = False
+        self._deadline = time.monotonic() + self._seconds_left
+        with _ticks():
+            yield
+        self._seconds_left = self._deadline - time.monotonic()
+
+    def _run_to(self, places: frozenset[int]) -> bool:
+        self._vcpu.debug(places)
+        self._debugged = False
+        while self.stop is None and not self._pausing:
+            self._turn()
+            if self._debugged:
+                if (at := self.linear_ip()) in places:
+                    return True
+                self.end(self._stopped(FAULT, f"a debug exception at {at:#x}"))
+        return False
+
+    def _step_to(self, is_place: Callable[[int], bool]) -> bool:
+        while self._step():
+            if is_place(self.linear_ip()):
+                return True
+            if self._pausing:
+                break
+        return False
+
+    def _step(self) -> bool:
+        """One instruction; False if that has ended the run."""
+        if self._told:
+            at = self.linear_ip()
+            for told in self._told:
+                told(at, 0)
+        self.instructions += 1
+        self._vcpu.debug((), stepping=True)
+        self._debugged = False
+        while self.stop is None and not self._debugged:
+            self._turn()
+            if self.stop is None and self._vcpu.incomplete:
+                # Left to KVM_RUN, the next instruction would be executed before the step is told. A second access of the
+                # same instruction comes as an exit, all else as an interrupted call.
+                self._turn(completing=True)
+        return self.stop is None
+
+    def _turn(self, *, completing: bool = False) -> None:
+        """Executes to the next exit of the guest, and serves it. `completing`: no more than what is left of an instruction
+        whose access has been served, and then that is a step."""
+        if (stop := self._served(completing)) is not None:
+            self.end(stop)
+
+    def _served(self, completing: bool) -> Stop | None:
+        if time.monotonic() >= self._deadline:
+            return self._stopped(LIMIT, self.limits.seconds_over)
+        try:
+            run = self._vcpu.run(completing)
+        except InterruptedError:
+            self._debugged |= completing
+            return None
+        except OSError as error:
+            return self._stopped(FAULT, f"KVM does not go on: {error.strerror}{self._instruction()}")
+        self._exits += 1
+        reason = run.exit_reason
+        if reason == uapi.KVM_EXIT_IO:
+            return self._io(run.exit.io)
+        if reason == uapi.KVM_EXIT_MMIO:
+            return self._mmio(run.exit.mmio)
+        if reason == uapi.KVM_EXIT_DEBUG:
+            self._debugged = True
+            return None
+        if reason == uapi.KVM_EXIT_HLT:
+            return self._halt()
+        if reason in (uapi.KVM_EXIT_INTR, uapi.KVM_EXIT_IRQ_WINDOW_OPEN, uapi.KVM_EXIT_SET_TPR):
+            return None
+        return self._failure(reason, run.exit)
+
+    def _io(self, io: uapi.ExitIo) -> Stop | None:
+        bus, vcpu, size = self._board.bus, self._vcpu, io.size
+        for at in range(io.data_offset, io.data_offset + io.count * size, size):
+            if io.direction == uapi.KVM_EXIT_IO_OUT:
+                bus.port_write(io.port, size, vcpu.io_data(at, size))
+            else:
+                vcpu.set_io_data(at, size, bus.port_read(io.port, size))
+            if stop := self._after_access():
+                return stop
+        return None
+
+    def _mmio(self, mmio: uapi.ExitMmio) -> Stop | None:
+        bus, size = self._board.bus, mmio.len
+        if mmio.is_write:
+            bus.memory_write(mmio.phys_addr, size, int.from_bytes(bytes(mmio.data)[:size], "little"))
+        else:
+            self._vcpu.set_mmio_data(size, bus.memory_read(mmio.phys_addr, size))
+        return self._after_access()
+
+    def _after_access(self) -> Stop | None:
+        if request := self._board.stop:
+            return self._stopped(request.reason, request.detail, request.value)
+        limit = self.limits.exits
+        if limit is not None and self._board.bus.accesses >= limit:
+            return self._stopped(LIMIT, self.limits.exits_over)
+        return None
+
+    def _halt(self) -> Stop:
+        return self._stopped(HALT, halt_detail(self._vcpu.regs().rflags))
+
+    def _failure(self, reason: int, exit: uapi.ExitUnion) -> Stop:
+        """Every exit after which there is no going on."""
+        if reason == uapi.KVM_EXIT_SHUTDOWN:
+            if self.linear_ip() == RESET_VECTOR:
+                return self._stopped(FAULT, "triple fault; where is unknown, as this host has reset the vCPU already")
+            return self._stopped(FAULT, f"triple fault{self._instruction()}")
+        if reason == uapi.KVM_EXIT_INTERNAL_ERROR:
+            return self._stopped(FAULT, self._internal_error(exit))
+        if reason == uapi.KVM_EXIT_FAIL_ENTRY:
+            why = exit.fail_entry.hardware_reason
+            return self._stopped(FAULT, f"the processor refuses to enter the guest, hardware reason {why:#x}")
+        if reason == uapi.KVM_EXIT_UNKNOWN:
+            return self._stopped(FAULT, f"an exit unknown to KVM, hardware reason {exit.hw.hardware_reason:#x}")
+        if reason == uapi.KVM_EXIT_SYSTEM_EVENT:
+            kind = exit.system_event.type
+            if kind == uapi.KVM_SYSTEM_EVENT_RESET:
+                return self._stopped(RESET, "the guest asked KVM for a reset")
+            return self._stopped(FAULT, f"KVM system event {kind}")
+        return self._stopped(FAULT, f"KVM exit reason {reason}, which this engine has not asked for")
+
+    def _internal_error(self, exit: uapi.ExitUnion) -> str:
+        suberror, words = exit.internal.suberror, exit.internal.data[: min(exit.internal.ndata, 16)]
+        if suberror == uapi.KVM_INTERNAL_ERROR_EMULATION:
+            failure, code = exit.emulation_failure, b""
+            # The flags are the first word, the length and the bytes of the instruction the next two.
+            if len(words) >= 3 and failure.flags & uapi.KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES:
+                code = bytes(failure.insn_bytes)[: failure.insn_size]
+            return f"KVM cannot emulate an instruction (internal error, suberror 1){self._instruction(code)}"
+        data = " ".join(f"{word:#x}" for word in words) or "none"
+        return f"KVM internal error, suberror {suberror}, data {data}{self._instruction()}"
+
+    def _instruction(self, code: bytes = b"") -> str:
+        """The place of the next instruction and the bytes there as the end of a phrase; `code` if KVM has told them."""
+        linear = self.linear_ip()
+        code = code or self._code_at(linear)
+        return f" at {linear:#x}" + (f", bytes {code.hex(' ')}" if code else "")
+
+    def _code_at(self, linear: int) -> bytes:
+        """Up to 15 bytes, to the end of the page at most; none where no memory is."""
+        size = min(INSTRUCTION_MAX, PAGE_SIZE - linear % PAGE_SIZE)
+        try:
+            paddr = self.translate(linear)
+            return b"" if paddr is None else self._board.memory.read(paddr, size)
+        except BootError:
+            return b""
+
+    @property
+    def bits(self) -> int:
+        """See Cpu."""
+        cs = self._vcpu.sregs().cs
+        return 64 if cs.l else 32 if cs.db else 16
+
+    def linear_ip(self) -> int:
+        """See Cpu."""
+        cs, rip = self._vcpu.sregs().cs, int(self._vcpu.regs().rip)
+        return rip if cs.l else (cs.base + rip) % ADDRESS_4G
+
+    def translate(self, linear: int) -> int | None:
+        """See Cpu."""
+        return self._vcpu.translate(linear)
+
+    def _stopped(self, reason: str, detail: str, value: int | None = None) -> Stop:
+        self._vcpu.complete()
+        return Stop(reason, detail, self.linear_ip(), value)
+
+    def registers(self) -> dict[str, int]:
+        """See Cpu."""
+        regs, sregs = self._vcpu.regs(), self._vcpu.sregs()
+        values: dict[str, int] = {f"e{name}": getattr(regs, f"r{name}") for name in _GENERAL}
+        if sregs.efer & paging.EFER_LMA:
+            values |= {name: getattr(regs, name) for name in _GENERAL_64}
+        values |= {"eip": regs.rip, "eflags": regs.rflags}
+        values |= {name: getattr(sregs, name) for name in _CONTROL}
+        return values | {"gdtr_base": sregs.gdt.base, "gdtr_limit": sregs.gdt.limit}
+
+    def segments(self) -> dict[str, Segment]:
+        """See Cpu."""
+        sregs = self._vcpu.sregs()
+        return {name: segment(getattr(sregs, name)) for name in _SEGMENTS}
+
+    def set_register(self, name: str, value: int) -> None:
+        """See Cpu."""
+        if name not in _WRITABLE:
+            raise BootError(f"{name} cannot be written: there is {', '.join(_WRITABLE)}")
+        regs = self._vcpu.regs()
+        setattr(regs, _WRITABLE[name], value)
+        self._vcpu.set_regs(regs)
+
+    def save(self) -> Callable[[], None]:
+        """See Cpu: what a guest stores goes unseen."""
+        raise BootError("the kvm engine keeps no checkpoints, as it does not see what a guest stores: use --engine unicorn")
+
+    def counts(self) -> dict[str, int]:
+        """See Cpu."""
+        return dict(self._board.bus.counts) | {"kvm_exits": self._exits}
+
+    def handoff(self) -> Handoff:
+        """See Cpu."""
+        features = self._vcpu.cpuid_leaf(CPUID_FEATURES_LEAF)
+        return Handoff(
+            engine=KVM,
+            registers=self.registers(),
+            segments=self.segments(),
+            has_mtrr=None if features is None else bool(features.edx & CPUID_1_EDX_MTRR),
+            mtrr_def_type=self._vcpu.msr(MSR_MTRR_DEF_TYPE),
+            memory=self._board.memory,
+            rom_writes=self._board.rom_writes,
+            counts=self.counts(),
+            host_acpi=self._board.host_acpi,
+        )

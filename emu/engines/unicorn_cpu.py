@@ -1,0 +1,436 @@
+"""A CPU under Unicorn, with a board around it."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+from pvhboot.loader.memory import Region
+from pvhboot.shim.abi import interrupts, paging, x86
+from pvhboot.shim.errors import BootError, UnavailableError
+
+from ..board import Board
+from ..handoff import UNICORN, Handoff
+from ..reasons import FAULT, HALT, LIMIT
+from .base import Limits, Stop, Watch, halt_detail
+from .unicorn_context import LiveContext, probe, read_context, write_reset_state
+from .unicorn_exceptions import ADDRESS_BITS, Exceptions
+
+_SLICE_MICROSECONDS: Final = 100_000  # between two looks at the clock, and at Ctrl-C, where no hook looks at them
+_CLOCK_EVERY: Final = 4096  # instructions between two looks at the clock, where they are counted
+_PHYSICAL_END: Final = 1 << ADDRESS_BITS
+
+# As they are encoded.
+_GENERAL: Final = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
+_GENERAL_64: Final = tuple(f"r{number}" for number in range(8, 16))
+_SHOWN: Final = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp", "esp")
+_WRITABLE: Final = {
+    **{name: f"R{name[1:].upper()}" for name in (*_SHOWN, "eip")},
+    "eflags": "EFLAGS",
+    **{name: name.upper() for name in _GENERAL_64},
+}
+
+
+class _Piece(NamedTuple):
+    """What is mapped in [start, end), physical addresses: memory, or the bus (None)."""
+
+    start: int
+    end: int
+    memory: Region | None
+
+
+def _nowhere(_address: int) -> bool:
+    return False
+
+
+class UnicornCpu:
+    """One run: see Cpu. Its `uc` is Unicorn's own engine."""
+
+    def __init__(self, board: Board, limits: Limits) -> None:
+        try:
+            import unicorn
+        except ImportError:
+            raise UnavailableError("the unicorn engine needs the package unicorn: pip install unicorn") from None
+        import unicorn.x86_const as const
+
+        self._unicorn, self._const = unicorn, const
+        self._board, self.limits = board, limits
+        self._seconds_left, self._deadline = limits.seconds, 0.0
+        self.stop: Stop | None = None
+        self.instructions = 0
+        self._told: tuple[Callable[[int, int], None], ...] = ()
+        self._places: Callable[[int], bool] = _nowhere
+        self._from: int | None = None
+        self._steps: int | None = None  # to make yet; None: as many as there are
+        self._reached = self._pausing = False
+        self._code_hooks: list[int] = []
+        self._hooked: frozenset[int] | None = frozenset()  # the addresses that code hooks are at; None: all
+        self.uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
+        probe(self.uc, unicorn.__version__)
+        # No address ends a run: one that the guest has not mapped would disturb its exceptions.
+        self.uc.ctl_exits_enabled(True)
+        self.uc.ctl_set_exits([])
+        self._mapped: set[_Piece] = set()
+        self._map()
+        self._exceptions = Exceptions(self.uc, board.memory, board.bus)
+        self._hook()
+        board.memory.listeners.append(self._on_host_write)
+        board.memory.map_listeners.append(self._map)
+        write_reset_state(self.uc)
+
+    def let_go(self) -> None:
+        """The board's memory may be used again: it does not tell this CPU any more of what is written to it."""
+        self._board.memory.listeners.remove(self._on_host_write)
+        self._board.memory.map_listeners.remove(self._map)
+
+    def run_to(self, places: Collection[int] | Callable[[int], bool], *, counting: bool = True) -> bool:
+        """See Cpu."""
+        if callable(places):
+            return self._run(places, None, None)
+        wanted = frozenset(places)
+        return self._run(wanted.__contains__, None if counting or self._told else wanted, None)
+
+    def step(self) -> bool:
+        """See Cpu."""
+        self._run(_nowhere, None, 1)
+        return self.stop is None
+
+    def _run(self, places: Callable[[int], bool], hooked: frozenset[int] | None, steps: int | None) -> bool:
+        if self.stop is not None:
+            return False
+        self._places, self._steps, self._reached, self._pausing = places, steps, False, False
+        self._from = self.linear_ip()
+        self._hook_code(hooked)
+        self._deadline = time.monotonic() + self._seconds_left
+        while self.stop is None and not self._reached and not self._pausing:
+            self._start(0 if self._hooked is None else _SLICE_MICROSECONDS)
+            if not self._reached and not self._pausing and self.stop is None:
+                if self._hooked is None or not self.uc.query(self._unicorn.UC_QUERY_TIMEOUT):
+                    self.stop = self._halted()
+                self._check_clock()
+        self._seconds_left = self._deadline - time.monotonic()
+        return self._reached
+
+    def pause(self) -> None:
+        """See Cpu."""
+        self._pausing = True
+        if self._hooked is not None:  # else it is seen at the next instruction; this one is executed
+            self.uc.emu_stop()
+
+    @contextmanager
+    def watch(self, watch: Watch) -> Iterator[None]:
+        """See Cpu."""
+        unicorn, told = self._unicorn, watch.instruction
+        hooks = []
+        if (load := watch.load) is not None:
+            hooks.append(
+                self.uc.hook_add(unicorn.UC_HOOK_MEM_READ, lambda _uc, _kind, paddr, size, _value, _data: load(paddr, size))
+            )
+        if (store := watch.store) is not None:
+
+            def on_store(_uc: Any, _kind: int, paddr: int, size: int, value: int, _data: Any) -> None:
+                store(paddr, size, value & (1 << 8 * size) - 1)
+
+            hooks.append(self.uc.hook_add(unicorn.UC_HOOK_MEM_WRITE, on_store))
+        if told is not None:
+            self._told = (*self._told, told)
+        if watch.device_store is not None:
+            self._board.memory.listeners.append(watch.device_store)
+        self.uc.ctl_flush_tb()
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                self.uc.hook_del(hook)
+            if told is not None:
+                self._told = tuple(other for other in self._told if other is not told)
+            if watch.device_store is not None:
+                self._board.memory.listeners.remove(watch.device_store)
+
+    def _hook_code(self, places: frozenset[int] | None) -> None:
+        """Has the instructions at some addresses told, or all of them."""
+        if places == self._hooked:
+            return
+        for hook in self._code_hooks:
+            self.uc.hook_del(hook)
+        kind, told = self._unicorn.UC_HOOK_CODE, self._on_instruction if places is None else self._on_place
+        spans = [(1, 0)] if places is None else [(place, place) for place in places]
+        self._code_hooks = [self.uc.hook_add(kind, told, None, begin, end) for begin, end in spans]
+        self._hooked = places
+        self.uc.ctl_flush_tb()
+
+    def _start(self, microseconds: int) -> None:
+        """Executes until a hook stops it, the slice is over (0: there is none), or the CPU halts or faults."""
+        rip = self.uc.reg_read(self._const.UC_X86_REG_RIP)
+        with _stopping_at_interrupt(self.uc):
+            try:
+                self.uc.emu_start(rip, 0, timeout=microseconds)
+            except self._unicorn.UcError as error:
+                if self.stop is None:
+                    self.stop = self._fault(error)
+
+    def _map(self) -> None:
+        """RAM and ROM share the board's memory; every other physical address is the bus's. What is mapped as it has to be stays
+        so: within a hook, where this may be called, the memory that the hook serves must not go away."""
+        wanted, at = set(), 0
+        for region in self._board.memory.regions:
+            wanted |= {_Piece(at, region.span.start, None), _Piece(region.span.start, region.span.end, region)}
+            at = region.span.end
+        wanted = {piece for piece in (*wanted, _Piece(at, _PHYSICAL_END, None)) if piece.start < piece.end}
+        for piece in self._mapped - wanted:
+            self.uc.ctl_remove_cache(piece.start, piece.end)
+            self.uc.mem_unmap(piece.start, piece.end - piece.start)
+        for start, end, memory in wanted - self._mapped:
+            if memory is None:
+                self._map_bus(start, end)
+            else:
+                self.uc.mem_map_ptr(start, end - start, self._unicorn.UC_PROT_ALL, memory.host)
+                if memory.readonly:  # told at once, it would report the stores and do them all the same
+                    self.uc.mem_protect(start, end - start, self._unicorn.UC_PROT_READ | self._unicorn.UC_PROT_EXEC)
+        self._mapped = wanted
+
+    def _map_bus(self, start: int, end: int) -> None:
+        bus = self._board.bus
+
+        def read(_uc: Any, offset: int, size: int, _data: Any) -> int:
+            value = bus.memory_read(start + offset, size)
+            self._after_access()
+            return value
+
+        def write(_uc: Any, offset: int, size: int, value: int, _data: Any) -> None:
+            bus.memory_write(start + offset, size, value)
+            self._after_access()
+
+        self.uc.mmio_map(start, end - start, read, None, write, None)
+
+    def _hook(self) -> None:
+        unicorn, const = self._unicorn, self._const
+        self.uc.hook_add(unicorn.UC_HOOK_INSN, self._on_in, None, 1, 0, const.UC_X86_INS_IN)
+        self.uc.hook_add(unicorn.UC_HOOK_INSN, self._on_out, None, 1, 0, const.UC_X86_INS_OUT)
+        self.uc.hook_add(unicorn.UC_HOOK_INTR, self._on_exception)
+        self.uc.hook_add(unicorn.UC_HOOK_INSN_INVALID, self._on_invalid)
+        self.uc.hook_add(unicorn.UC_HOOK_MEM_WRITE_PROT, self._on_rom_write)
+
+    def _on_instruction(self, uc: Any, address: int, size: int, _data: Any) -> None:
+        if self._pausing or self._is_place(address) or self._steps == 0:
+            self._pausing = True
+            uc.emu_stop()
+            return
+        limit = self.limits.instructions
+        if limit is not None and self.instructions >= limit:
+            self.end(Stop(LIMIT, self.limits.instructions_over, address))
+            return
+        self.instructions += 1
+        if self._steps is not None:
+            self._steps -= 1
+        for told in self._told:
+            told(address, size)
+        if not self.instructions % _CLOCK_EVERY:
+            self._check_clock()
+
+    def _on_place(self, uc: Any, address: int, _size: int, _data: Any) -> None:
+        if self._is_place(address):
+            uc.emu_stop()
+
+    def _is_place(self, address: int) -> bool:
+        """Whether the run is to pause here: at a place, but not before the first instruction."""
+        first, self._from = self._from, None
+        if address != first and self._places(address):
+            self._reached = True
+        return self._reached
+
+    def _on_in(self, _uc: Any, port: int, size: int, _data: Any) -> int:
+        value = self._board.bus.port_read(port, size)
+        self._after_access()
+        return value
+
+    def _on_out(self, _uc: Any, port: int, size: int, value: int, _data: Any) -> None:
+        self._board.bus.port_write(port, size, value & (1 << 8 * size) - 1)
+        self._after_access()
+
+    def _on_rom_write(self, _uc: Any, _kind: int, address: int, size: int, value: int, _data: Any) -> bool:
+        self._board.bus.memory_write(address, size, value & (1 << 8 * size) - 1)
+        self._after_access()
+        return True
+
+    def _on_host_write(self, paddr: int, size: int) -> None:
+        """A device has written to memory: what was translated from there is no longer what lies there. Under paging Unicorn
+        would take the address for a linear one, and where that is not mapped make a double fault of the next page fault."""
+        if not LiveContext(self.uc).cr0 & x86.CR0_PG:
+            self.uc.ctl_remove_cache(paddr, paddr + size)
+
+    def _on_exception(self, _uc: Any, vector: int, _data: Any) -> None:
+        if (stop := self._exceptions.take(vector)) is not None:
+            self.end(stop)
+        self._after_access()  # a frame may go to where no memory is
+        self._check_clock()  # a handler that faults at once executes no instruction at which the clock would be looked at
+
+    def _on_invalid(self, uc: Any, _data: Any) -> bool:
+        """An instruction that Unicorn does not have; False: the run does not go on."""
+        self._on_exception(uc, interrupts.UD, None)
+        return self.stop is None
+
+    def _after_access(self) -> None:
+        board, limit = self._board, self.limits.exits
+        if board.stop is not None:
+            self.end(Stop(board.stop.reason, board.stop.detail, self.linear_ip(), board.stop.value))
+        elif limit is not None and board.bus.accesses >= limit:
+            self.end(Stop(LIMIT, self.limits.exits_over, self.linear_ip()))
+
+    def end(self, stop: Stop) -> None:
+        """See Cpu."""
+        if self.stop is None:
+            self.stop = stop
+        self.uc.emu_stop()
+
+    def _check_clock(self) -> None:
+        if self.stop is None and time.monotonic() > self._deadline:
+            self.end(Stop(LIMIT, self.limits.seconds_over, self.linear_ip()))
+
+    def _halted(self) -> Stop:
+        return Stop(HALT, halt_detail(self.uc.reg_read(self._const.UC_X86_REG_EFLAGS)), self.linear_ip())
+
+    def _fault(self, error: Any) -> Stop:
+        unicorn = self._unicorn
+        words = {
+            unicorn.UC_ERR_FETCH_UNMAPPED: "execution where there is no memory",
+            unicorn.UC_ERR_FETCH_PROT: "execution where there is no memory",
+            unicorn.UC_ERR_EXCEPTION: "an exception",
+        }
+        return Stop(FAULT, words.get(error.errno, str(error)), self.linear_ip())
+
+    def linear_ip(self) -> int:
+        """The linear address of the next instruction."""
+        return LiveContext(self.uc).linear_ip
+
+    @property
+    def bits(self) -> int:
+        """See Cpu."""
+        return LiveContext(self.uc).bits
+
+    def translate(self, linear: int) -> int | None:
+        """See Cpu."""
+        return self._exceptions.find(linear)
+
+    def registers(self) -> dict[str, int]:
+        """See Cpu."""
+        const, read = self._const, self.uc.reg_read
+        cpu = LiveContext(self.uc)
+        control, gdtr = cpu.control, cpu.segment("gdtr")
+        values = dict(zip(_GENERAL, cpu.general, strict=False))
+        if cpu.efer & paging.EFER_LMA:
+            values |= zip(_GENERAL_64, cpu.general[len(_GENERAL) :], strict=True)
+        return {
+            **{name: values.pop(name) for name in _SHOWN},
+            **values,
+            "eip": cpu.rip,
+            "eflags": read(const.UC_X86_REG_EFLAGS),
+            "cr0": control[0],
+            "cr3": control[3],
+            "cr4": control[4],
+            "efer": cpu.efer,
+            "gdtr_base": gdtr.base,
+            "gdtr_limit": gdtr.limit,
+        }
+
+    def segments(self) -> dict[str, x86.Segment]:
+        """See Cpu."""
+        segments = read_context(self.uc).segments
+        return {name: segments[name] for name in (*x86.SEGMENT_NAMES, "tr")}
+
+    def set_register(self, name: str, value: int) -> None:
+        """See Cpu."""
+        if name not in _WRITABLE:
+            raise BootError(f"{name} cannot be written: there is {', '.join(_WRITABLE)}")
+        self.uc.reg_write(getattr(self._const, f"UC_X86_REG_{_WRITABLE[name]}"), value)
+
+    def save(self) -> Callable[[], None]:
+        """See Cpu."""
+        saved = LiveContext(self.uc)
+        held = self.stop, self.instructions, self._seconds_left, self._exceptions.delivered
+
+        def back() -> None:
+            paged = (saved.cr0 | LiveContext(self.uc).cr0) & x86.CR0_PG
+            saved.restore()
+            self.stop, self.instructions, self._seconds_left, self._exceptions.delivered = held
+            if paged:  # what Unicorn keeps of page tables, and of code by its linear address, is another memory's
+                self.uc.ctl_flush_tlb()
+                self.uc.ctl_flush_tb()
+
+        return back
+
+    def hidden_state(self) -> dict[str, object]:
+        """What a well-behaved piece of firmware leaves alone: segments, IDTR, debug registers, memory types, FPU."""
+        const, read = self._const, self.uc.reg_read
+        context = read_context(self.uc)
+        return {
+            **{
+                f"segment register {name}": segment
+                for name, segment in context.segments.items()
+                if name not in ("gdtr", "idtr")
+            },
+            "IDTR": (context.idtr_base, context.idtr_limit),
+            **{f"debug register {n}": read(getattr(const, f"UC_X86_REG_DR{n}")) for n in (0, 1, 2, 3, 6, 7)},
+            **{f"MSR {name}": read(const.UC_X86_REG_MSR, number) for name, number in x86.KEPT_MSRS.items()},
+            "the FPU": tuple(read(getattr(const, f"UC_X86_REG_FP{name}")) for name in ("CW", "SW", "TAG")),
+            "CR2": read(const.UC_X86_REG_CR2),
+            "an SSE register": tuple(read(getattr(const, f"UC_X86_REG_XMM{n}")) for n in range(8)),
+        }
+
+    def handoff(self) -> Handoff:
+        """What the check looks at."""
+        return Handoff(
+            engine=UNICORN,
+            registers=self.registers(),
+            segments=self.segments(),
+            has_mtrr=_has_mtrr(),
+            mtrr_def_type=self.uc.reg_read(self._const.UC_X86_REG_MSR, x86.MSR_MTRR_DEF_TYPE),
+            memory=self._board.memory,
+            rom_writes=self._board.rom_writes,
+            counts=self.counts(),
+            host_acpi=self._board.host_acpi,
+        )
+
+    def counts(self) -> dict[str, int]:
+        """See Cpu."""
+        delivered = {"exceptions": self._exceptions.delivered} if self._exceptions.delivered else {}
+        return {"instructions": self.instructions, **delivered, **self._board.bus.counts}
+
+
+@contextmanager
+def _stopping_at_interrupt(uc: Any) -> Iterator[None]:
+    """Ctrl-C stops the engine, and is raised behind it: raised in a hook, ctypes would print it and go on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals go to the main thread
+        return
+    interrupted: list[int] = []
+
+    def on_signal(number: int, _frame: object) -> None:
+        interrupted.append(number)
+        uc.emu_stop()
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+@cache
+def _has_mtrr() -> bool:
+    """What CPUID says under Unicorn, asked on a CPU of its own."""
+    import unicorn
+    import unicorn.x86_const as const
+
+    uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
+    uc.mem_map(0, x86.PAGE_SIZE)
+    cpuid = b"\x0f\xa2"
+    uc.mem_write(0, cpuid)
+    uc.reg_write(const.UC_X86_REG_RAX, x86.CPUID_FEATURES_LEAF)
+    uc.emu_start(0, len(cpuid))
+    return bool(uc.reg_read(const.UC_X86_REG_RDX) & x86.CPUID_1_EDX_MTRR)
