@@ -11,13 +11,13 @@ from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import (
     BARE,
     CMDLINE_MAX,
-    FW_CFG_MAX_E820,
     PARAMS_PADDR,
     MachineSpec,
     Span,
     firmware_end,
     low_hole,
     low_rom_span,
+    max_e820,
     ram_spans,
     reserved_spans,
     rom_span,
@@ -265,8 +265,8 @@ def make_plan(
     require_disjoint(spans, f"{kernel.path}: ", ": give more with --memory")
     if told_whole:
         told = len(without(ram_spans(spec, memory), reserved)) + len(reserved) + len(host_reserved)
-        if told > FW_CFG_MAX_E820:
-            raise BootError(f"{told} entries in fw_cfg's etc/e820: the firmware takes {FW_CFG_MAX_E820}, so reserve less")
+        if told > (most := max_e820(spec)):
+            raise BootError(f"{told} entries in fw_cfg's etc/e820: the firmware takes {most}, so reserve less")
     memmap = None
     if known:
         memmap = _memmap(without(ram, reserved), [*reserved_spans(spec, rom.size), *reserved], host_reserved)

@@ -110,7 +110,7 @@ GDT_ENTRIES: Final = 4
 MAX_MODULES: Final = {PARAMS: params.PARAMS_MAX_MODULES, FW_CFG: 1}
 
 FW_CFG_DIR_CHUNK: Final = 40  # directory entries that are read at once: QEMU's directories hold fewer
-# What the firmware adds to the host's map: RAM below the hole in front of 1 MiB, that hole, the ROM, ECAM.
+# What the firmware adds to the host's map: RAM below the hole in front of 1 MiB, that hole, the ROM, one more (see max_e820).
 FW_CFG_MAX_E820: Final = pvh.MEMMAP_MAX_ENTRIES - 4
 # Words of 32 bits behind the DMA descriptor, as the assembly names them.
 FW_CFG_WORDS: Final = ("FW_CFG_WORD_PADDR", "ENTRY_POINTER", "KERNEL_ADDR_PADDR", "KERNEL_SIZE_PADDR", "LINUX_ENTRY")
@@ -260,6 +260,13 @@ def firmware_machine(name: str) -> MachineSpec:
         return FIRMWARES[name]
     except KeyError:
         raise BootError(f"no firmware for {name!r}; there is: {', '.join(FIRMWARES)}") from None
+
+
+def max_e820(spec: MachineSpec) -> int:
+    """Entries of fw_cfg's etc/e820 that the firmware takes. With ACPI it tells of the tables, too: in RAM, which they part, or
+    in a PC's hole; and of ECAM, where that is."""
+    has_ecam = spec.chipset is not None and spec.chipset.pciexbar is not None
+    return FW_CFG_MAX_E820 - (spec.acpi and (spec.chipset is None or has_ecam))
 
 
 def firmware_end(spec: MachineSpec) -> int:

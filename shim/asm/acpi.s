@@ -105,7 +105,8 @@ acpi_taken:
     pop edi
     jmp acpi_next
 
-# ADD_POINTER: the address of one file is added to 1, 2, 4 or 8 bytes of another; it must fit.
+# ADD_POINTER: the address of one file is added to 4 or 8 bytes of another; it must fit. Into 1 or 2 none does: all files lie
+# above 64 KiB.
 acpi_add_pointer:
     lea eax, [esi + LOADER_ADD_POINTER_SRC]
     call acpi_find
@@ -119,31 +120,13 @@ acpi_add_pointer:
     cmp ecx, 4
     je acpi_pointer_4
     cmp ecx, 8
-    je acpi_pointer_8
-    cmp ecx, 2
-    je acpi_pointer_2
-    cmp ecx, 1
     jne acpi_bad_script
-    movzx ecx, byte ptr [eax]
-    add ecx, edx
-    mov byte ptr [eax], cl
-    shr ecx, 8
-    jnz acpi_bad_script
-    jmp acpi_next
-acpi_pointer_2:
-    movzx ecx, word ptr [eax]
-    add ecx, edx
-    mov word ptr [eax], cx
-    shr ecx, 16
-    jnz acpi_bad_script
+    add dword ptr [eax], edx
+    adc dword ptr [eax + 4], 0
     jmp acpi_next
 acpi_pointer_4:
     add dword ptr [eax], edx
     jc acpi_bad_script
-    jmp acpi_next
-acpi_pointer_8:
-    add dword ptr [eax], edx
-    adc dword ptr [eax + 4], 0
     jmp acpi_next
 
 # ADD_CHECKSUM: a byte becomes such that a span of the file adds up to 0.

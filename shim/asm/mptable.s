@@ -52,16 +52,15 @@ mp_processors:
     push esi
     call cpus_find
 
-# What it takes, pointer included. In the F segment that may be too much: then there is no table.
     MACHINE edx, 0
-    imul ecx, eax, SIZEOF_MP_PROCESSOR
-    add ecx, dword ptr [edx + MACHINE_MP_TAIL_BYTES]
-    add ecx, SIZEOF_MP_FLOATING + SIZEOF_MP_TABLE
     mov ebx, dword ptr [edx + MACHINE_MP_TAIL_ENTRIES]
     add ebx, eax                        # entries of the table
 .if CHIPSET
     NO_F_SEGMENT mp_in_ram
-    add ecx, PCI_INTX * SIZEOF_MP_INTERRUPT
+# What it takes in the F segment, pointer included. That may be too much: then there is no table.
+    imul ecx, eax, SIZEOF_MP_PROCESSOR
+    add ecx, dword ptr [edx + MACHINE_MP_TAIL_BYTES]
+    add ecx, SIZEOF_MP_FLOATING + SIZEOF_MP_TABLE + PCI_INTX * SIZEOF_MP_INTERRUPT
     add ebx, PCI_INTX
     call fseg_take
     jc mp_done
