@@ -4,7 +4,7 @@ Source: QEMU hw/i386/microvm.c, hw/i386/x86.c (x86_load_linux), hw/i386/multiboo
 running QEMU by tests/emu/test_fw_cfg_live.py. Not there: bootorder, etc/fdt, option ROMs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from pvhboot.shim.abi import fw_cfg
@@ -57,9 +57,12 @@ def host_e820(plan: BootPlan) -> list[E820Entry]:
     return [*plan.host_reserved, *sorted(entries)]
 
 
-def fw_cfg_items(plan: BootPlan, recording: Recording | None = None) -> Mapping[int, SizedSource]:
+def fw_cfg_items(
+    plan: BootPlan, recording: Recording | None = None, changed: Mapping[bytes, SizedSource | None] | None = None
+) -> Mapping[int, SizedSource]:
     """Every item by its key, the directory included. Numbers are little-endian, as on a PC; the directory is big-endian.
-    Without a recording, it is the machine's default.
+    Without a recording, it is the machine's default. `changed` are files that replace those of the same name, that are there
+    besides, or (None) are not there.
 
     The kernel and the modules of the plan must still be open when an item is read.
     """
@@ -95,7 +98,30 @@ def fw_cfg_items(plan: BootPlan, recording: Recording | None = None) -> Mapping[
         }
     files: dict[bytes, SizedSource] = {name: FileContents(file) for name, file in machine.files.items()}
     files[fw_cfg.E820_FILE] = BytesImage(b"".join(map(E820_ENTRY.pack, host_e820(plan))))
-    return items | with_directory(files)
+    wanted = {**files, **(changed or {})}
+    return items | with_directory({name: source for name, source in wanted.items() if source is not None})
+
+
+def item_bytes(item: SizedSource) -> bytes:
+    """All of an item."""
+    data = bytearray(item.size)
+    item.read_into(0, memoryview(data))
+    return bytes(data)
+
+
+def directory(items: Mapping[int, SizedSource]) -> dict[int, fw_cfg.FwCfgFile]:
+    """The files of fw_cfg by their keys, as its directory lists them."""
+    data = item_bytes(items[fw_cfg.FW_CFG_FILE_DIR])
+    starts = range(fw_cfg.FW_CFG_FILE_COUNT_BYTES, len(data), fw_cfg.FW_CFG_FILE.size)
+    files = (fw_cfg.FW_CFG_FILE.unpack(data[at : at + fw_cfg.FW_CFG_FILE.size]) for at in starts)
+    return {file.select: file for file in files}
+
+
+def retold(items: Mapping[int, SizedSource], tell: Callable[[fw_cfg.FwCfgFile], fw_cfg.FwCfgFile]) -> dict[int, SizedSource]:
+    """The items, of which the directory says of each file what `tell` makes of it."""
+    files = [fw_cfg.FW_CFG_FILE.pack(tell(file)) for file in directory(items).values()]
+    count = len(files).to_bytes(fw_cfg.FW_CFG_FILE_COUNT_BYTES, "big")
+    return {**items, fw_cfg.FW_CFG_FILE_DIR: BytesImage(b"".join((count, *files)))}
 
 
 def with_directory(files: Mapping[bytes, SizedSource]) -> dict[int, SizedSource]:

@@ -13,13 +13,13 @@ from .ranges import align_up
 from .sizes import as_memory, show_size
 
 
-def check_firmware(firmware: bytes) -> None:
-    """That it can be a ROM."""
+def check_firmware(firmware: bytes, whose: str = "") -> None:
+    """That it can be a ROM; `whose` goes in front of the message."""
     if firmware[:4] == ELF_MAGIC:
-        raise BootError("the firmware is an ELF file: give the ROM image itself")
+        raise BootError(f"{whose}the firmware is an ELF file: give the ROM image itself")
     if not firmware or len(firmware) % PAGE_SIZE or len(firmware) > ROM_MAX:
         raise BootError(
-            f"a firmware of {len(firmware)} bytes is not possible: "
+            f"{whose}a firmware of {len(firmware)} bytes is not possible: "
             f"it takes a multiple of {PAGE_SIZE}, at most {show_size(ROM_MAX)}"
         )
 

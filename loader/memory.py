@@ -60,8 +60,8 @@ class GuestMemory:
     """RAM spans and a ROM that ends at 4 GiB, anonymous memory of this process. Pages never touched are never committed.
 
     `regions` are what the guest sees now, sorted by address. While the guest runs `before_write` are told (physical address,
-    bytes) of what a device, or an exception that the engine delivers, is about to write, and `listeners` when it has;
-    `map_listeners` that `regions` has changed.
+    bytes) of what a device, or an exception that the engine delivers, is about to write, `listeners` of what a device has;
+    `fetch_listeners` (physical address, data) of what a device has read, `map_listeners` that `regions` has changed.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class GuestMemory:
         self.regions = self._below
         self._mapped = 0
         self.before_write: list[Callable[[int, int], None]] = []
+        self.fetch_listeners: list[Callable[[int, bytes], None]] = []
         self.listeners: list[Callable[[int, int], None]] = []
         self.map_listeners: list[Callable[[], None]] = []
 
@@ -114,6 +115,13 @@ class GuestMemory:
         shown = [self._shadow.cut(start, end)._replace(readonly=readonly) for start, end, readonly in parts]
         self.show(_sorted([*(piece for region in self._below for piece in _beside(region, parts)), *shown]))
 
+    @property
+    def shown(self) -> tuple[ShadowPart, ...]:
+        """What of the shadow RAM is seen, as `show_shadow` was told."""
+        buffer = None if self._shadow is None else self._shadow.buffer
+        seen = [region for region in self.regions if region.buffer is buffer]
+        return tuple(ShadowPart(region.span.start, region.span.end, region.readonly) for region in seen)
+
     def show(self, regions: tuple[Region, ...]) -> None:
         """The guest sees these, which `regions` has been before."""
         if regions != self.regions:
@@ -127,6 +135,10 @@ class GuestMemory:
             if region.span.start <= paddr and paddr + size <= region.span.end:
                 return region
         raise NoMemoryError(f"no memory at {paddr:#x}-{paddr + size:#x}")
+
+    def is_rom(self, paddr: int) -> bool:
+        """Whether there is memory that drops a CPU's stores."""
+        return any(region.readonly and region.span.start <= paddr < region.span.end for region in self.regions)
 
     def read(self, paddr: int, size: int) -> bytes:
         """`size` bytes at a physical address, of as many regions as they lie in; NoMemoryError where there is none."""
@@ -142,6 +154,13 @@ class GuestMemory:
         if not size:
             return b""
         raise NoMemoryError(f"no memory at {paddr:#x}-{paddr + size:#x}")
+
+    def fetch(self, paddr: int, size: int) -> bytes:
+        """As `read`, for a device while the guest runs: the listeners are told what it was given."""
+        data = self.read(paddr, size)
+        for listener in self.fetch_listeners:
+            listener(paddr, data)
+        return data
 
     def view(self, paddr: int, size: int) -> memoryview:
         """A writable view of `size` bytes of RAM; BootError for a ROM, NoMemoryError where there is none. That shadow RAM is

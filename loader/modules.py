@@ -132,8 +132,12 @@ def _cmdline(module: Module) -> bytes | None:
 
 
 def encode_cmdline(text: str, whose: str) -> bytes:
-    """The bytes of a command line, without terminator; BootError, which says `whose`, if a NUL is in it."""
-    data = text.encode("utf-8", "surrogateescape")
+    """The bytes of a command line, without terminator; BootError, which says `whose`, if a NUL is in it, or what is no
+    character."""
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise BootError(f"{whose} contains {text[error.start]!r}, which is no character") from None
     if b"\0" in data:
         raise BootError(f"{whose} contains a NUL character: that would end it")
     return data

@@ -9,7 +9,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 from pvhboot.shim.abi.firmware import FW_CFG
 from pvhboot.shim.abi.fw_cfg import FW_CFG_MAX_FILE_PATH, FW_CFG_MAX_FILES
@@ -18,12 +18,13 @@ from pvhboot.shim.errors import BootError
 from pvhboot.shim.files import read_file
 from pvhboot.shim.machines import MACHINES, MIB, MachineSpec
 
+from .fields import field, number
+from .sizes import PADDR_END
+
 VERSION: Final = 1  # of the format
 RECORDING_MAX: Final = 16 * MIB  # bytes of the JSON, and of each file in it
 _LINE: Final = 32  # bytes
 _KEY_MAX: Final = 0xFFFF
-
-_T = TypeVar("_T")
 
 
 class RecordedFile(NamedTuple):
@@ -107,44 +108,30 @@ def parse_recording(data: bytes) -> Recording:
         whole = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise BootError(f"no recording: not JSON ({error})") from None
-    version = _field(whole, "version", int, "the recording")
+    version = field(whole, "version", int, "the recording")
     if version != VERSION:
         raise BootError(f"a recording of version {version}: this pvhboot reads version {VERSION}")
-    machine = _field(whole, "machine", str, "the recording")
+    machine = field(whole, "machine", str, "the recording")
     machines = [name for name, spec in MACHINES.items() if spec.source == FW_CFG]
     if machine not in machines:
         raise BootError(f"a recording of the machine {machine!r}; there is: {', '.join(machines)}")
-    items: dict[str, Any] = _field(whole, "items", dict, "the recording")
-    files: dict[str, Any] = _field(whole, "files", dict, "the recording")
+    items: dict[str, Any] = field(whole, "items", dict, "the recording")
+    files: dict[str, Any] = field(whole, "files", dict, "the recording")
     if len(files) >= FW_CFG_MAX_FILES:
         raise BootError(f"the recording has {len(files)} files: fw_cfg has room for {FW_CFG_MAX_FILES - 1}, and etc/e820")
-    pci: list[Any] = _field(whole, "pci", list, "the recording")
+    pci: list[Any] = field(whole, "pci", list, "the recording")
     functions = tuple(_function(each, f"PCI function {at}") for at, each in enumerate(pci))
     if len({each[:2] for each in functions}) < len(functions):
         raise BootError("the recording has a PCI function twice")
     return Recording(
-        _field(whole, "qemu", str, "the recording"),
+        field(whole, "qemu", str, "the recording"),
         machine,
-        _number(whole, "memory", "the recording", 1, 1 << 52),
-        _number(whole, "cpus", "the recording", 1, _KEY_MAX),
+        number(whole, "memory", "the recording", 1, PADDR_END),
+        number(whole, "cpus", "the recording", 1, _KEY_MAX),
         {_key(text): _bytes(lines, f"item {text!r}") for text, lines in items.items()},
         {_name(name): _file(each, f"file {name!r}") for name, each in files.items()},
         functions,
     )
-
-
-def _field(where: Any, name: str, kind: type[_T], what: str) -> _T:
-    value = where.get(name) if isinstance(where, dict) else None
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise BootError(f"{what} has no {name}, or one that is no {kind.__name__}")
-    return value
-
-
-def _number(where: Any, name: str, what: str, lowest: int, highest: int) -> int:
-    value = _field(where, name, int, what)
-    if not lowest <= value <= highest:
-        raise BootError(f"{what} has the {name} {value}: {lowest} to {highest} is possible")
-    return value
 
 
 def _key(text: str) -> int:
@@ -160,21 +147,21 @@ def _name(text: str) -> bytes:
 
 
 def _file(each: Any, what: str) -> RecordedFile:
-    size = _number(each, "size", what, 0, RECORDING_MAX)
-    data = _bytes(_field(each, "data", list, what), what)
+    size = number(each, "size", what, 0, RECORDING_MAX)
+    data = _bytes(field(each, "data", list, what), what)
     if len(data) > size:
         raise BootError(f"{what} has {len(data)} bytes and the size {size}")
-    return RecordedFile(size, data, _field(each, "writeable", bool, what))
+    return RecordedFile(size, data, field(each, "writeable", bool, what))
 
 
 def _function(each: Any, what: str) -> RecordedFunction:
     spaces = []
     for name in ("config", "writable"):
-        data = _bytes(_field(each, name, list, what), f"{name} of {what}")
+        data = _bytes(field(each, name, list, what), f"{name} of {what}")
         if len(data) > PCI_CONFIG_SIZE:
             raise BootError(f"{what} has {len(data)} bytes of {name}: there are {PCI_CONFIG_SIZE}")
         spaces.append(data.ljust(PCI_CONFIG_SIZE, b"\0"))
-    slot, function = _number(each, "slot", what, 0, PCI_SLOTS - 1), _number(each, "function", what, 0, PCI_FUNCTIONS - 1)
+    slot, function = number(each, "slot", what, 0, PCI_SLOTS - 1), number(each, "function", what, 0, PCI_FUNCTIONS - 1)
     return RecordedFunction(slot, function, *spaces)
 
 

@@ -32,13 +32,13 @@ def parse_address(text: str, what: str) -> int:
     return value
 
 
-def parse_reserved(text: str) -> Span:
-    """A span to be reserved, from `16M@0x2000000` (its size, a plain number being MiB, and its address); BootError for anything
-    else."""
+def parse_reserved(text: str, what: str = "--reserve") -> Span:
+    """A span to be reserved, from `16M@0x2000000` (its size, a plain number being MiB, and its address); BootError, which says
+    `what` it is, for anything else."""
     size, at, address = text.partition("@")
     if not at:
-        raise BootError(f"cannot read --reserve {text!r}: write 16M@0x2000000, a size and an address")
-    start = parse_address(address, "the address of --reserve")
+        raise BootError(f"cannot read {what} {text!r}: write 16M@0x2000000, a size and an address")
+    start = parse_address(address, f"the address of {what}")
     return Span("reserved", start, start + parse_memory(size))
 
 

@@ -2,13 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from .abi.elf import PF_R, PF_X, PT_LOAD
+from .abi.x86 import ADDRESS_4G
+from .dwarf import debug_sections
 from .elfwriter import ElfSegment, write_elf
-from .listing import ListingLine
+from .errors import BootError
+from .listing import ListingLine, line_from_row
 from .machines import rom_span
+
+_PATCHED: Final = " (patched since)"  # behind the text of a line whose bytes are other ones by now
+_PATCHED_MAX: Final = 8  # lines; with more it is another firmware
 
 
 class Place(NamedTuple):
@@ -37,6 +43,11 @@ class Blob(NamedTuple):
         return hashlib.sha256(self.data).hexdigest()
 
     @property
+    def patched(self) -> list[str]:
+        """The lines whose bytes somebody has changed since the ROM was built."""
+        return [f"{line.file}:{line.line}" for line in self.listing if line.text.endswith(_PATCHED)]
+
+    @property
     def paddr(self) -> int:
         """The physical address of the ROM's first byte."""
         return rom_span(len(self.data)).start
@@ -51,11 +62,11 @@ class Blob(NamedTuple):
         return Place(name, address - before.get(name, address), f"{lines[0].file}:{lines[0].line}")
 
     def elf(self) -> bytes:
-        """An ELF32 executable over the code and its data, with symbols: what gdb's `symbol-file` takes."""
+        """An ELF32 executable over the code and its data, with symbols and source lines: what gdb's `symbol-file` takes."""
         start = min(line.address for line in self.listing)
         code = self.data[start - self.paddr :]
         segment = ElfSegment(PT_LOAD, start, code, len(code), PF_R | PF_X, 1)
-        return write_elf(32, self.symbols["reset_vector"], (segment,), self.symbols)
+        return write_elf(32, self.symbols["reset_vector"], (segment,), self.symbols, debug=debug_sections(self.listing))
 
     def listing_text(self) -> str:
         """Address, bytes and source, a line each; labels on lines of their own."""
@@ -75,15 +86,44 @@ class Blob(NamedTuple):
 
     def to_json(self) -> str:
         """Manifest and listing, without the image itself: the same for the same input."""
-        rows = [[f"{line.address:#x}", line.data.hex(), line.file, line.line, line.text] for line in self.listing]
+        rows = [line.to_row() for line in self.listing]
         return json.dumps({**self.manifest, "listing": rows}, indent=1, ensure_ascii=False) + "\n"
 
 
 def blob_from_json(data: bytes, text: str) -> Blob:
-    """The Blob that `to_json` described, around its image."""
+    """The Blob that `to_json` described, around its image. In that a few lines may have been patched, which are in
+    Blob.patched; BootError if it is another one. ValueError, KeyError, TypeError or AttributeError if `to_json` did not write
+    the text."""
     manifest = json.loads(text)
-    listing = tuple(
-        ListingLine(int(address, 16), bytes.fromhex(code), file, line, source)
-        for address, code, file, line, source in manifest.pop("listing")
-    )
-    return Blob(data, {name: int(value, 16) for name, value in manifest["symbols"].items()}, listing, manifest)
+    rows, rom = manifest.pop("listing"), manifest["rom"]
+    if rom["sha256"] != hashlib.sha256(data).hexdigest():
+        rows = _with_patches(data, rows) if rom["size"] == len(data) else None
+        if rows is None:
+            raise BootError("the manifest of another firmware")
+    listing = listing_from_rows(data, rows)
+    symbols = {name: int(value, 16) for name, value in manifest["symbols"].items()}
+    if not all(0 <= value <= ADDRESS_4G for value in symbols.values()):
+        raise ValueError("a label that is not below 4 GiB")
+    return Blob(data, symbols, listing, manifest)
+
+
+def _with_patches(data: bytes, rows: Iterable[Any]) -> list[list[str | int]] | None:
+    """The listing with the bytes that the ROM has now; None if that are too many other ones."""
+    start, lines, count = rom_span(len(data)).start, [], 0
+    for line in map(line_from_row, rows):
+        held = data[max(0, line.address - start) :][: len(line.data)]
+        is_patched = held != line.data
+        count += is_patched
+        lines.append((line._replace(data=held, text=line.text + _PATCHED) if is_patched else line).to_row())
+    return lines if count <= _PATCHED_MAX else None
+
+
+def listing_from_rows(data: bytes, rows: Iterable[Any]) -> tuple[ListingLine, ...]:
+    """The listing of the ROM `data`, as plain data. TypeError or ValueError if it is none, or another ROM's."""
+    start = rom_span(len(data)).start
+    listing = tuple(line_from_row(row) for row in rows)
+    for line in listing:
+        at = line.address - start
+        if not line.data or at < 0 or data[at : at + len(line.data)] != line.data:
+            raise ValueError(f"the ROM does not hold what the listing has at {line.address:#x}")
+    return listing

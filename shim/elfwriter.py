@@ -4,6 +4,7 @@ Source: System V ABI, "Object Files" (ELF header, program headers, symbol table)
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from .abi.elf import (
@@ -74,9 +75,10 @@ def write_elf(
     *,
     text: int = 0,
     note_sections: Sequence[bytes] = (),
+    debug: Mapping[str, bytes] = MappingProxyType({}),
 ) -> bytes:
-    """An executable of 32 or 64 bits with a .text section over the segment number `text`, to which the symbols belong, and a
-    section of type SHT_NOTE over each of the `note_sections`, which are in no segment."""
+    """An executable of 32 or 64 bits with a .text section over the segment number `text`, to which the symbols belong, a
+    section of type SHT_NOTE over each of the `note_sections`, and the sections `debug` by name; those are in no segment."""
     wide = bits == 64
     header_layout, phdr_layout, shdr_layout, sym_layout = LAYOUTS[bits]
     body = bytearray(header_layout.size + phdr_layout.size * len(segments))
@@ -94,6 +96,7 @@ def write_elf(
         for segment in segments
     ]
     notes_offsets = [append(notes) for notes in note_sections]
+    debug_offsets = [append(data) for data in debug.values()]
     symtab, names = _symbol_table(wide, symbols)
     symtab_offset, strtab_offset = append(symtab), append(names)
     code = segments[text]
@@ -105,6 +108,10 @@ def write_elf(
         *(
             (f".note.{number}", (SHT_NOTE, SHF_ALLOC, 0, offset, len(notes), 0, 0, NOTE_ALIGN, 0))
             for number, (notes, offset) in enumerate(zip(note_sections, notes_offsets, strict=True))
+        ),
+        *(
+            (name, (SHT_PROGBITS, 0, 0, offset, len(data), 0, 0, 1, 0))
+            for (name, data), offset in zip(debug.items(), debug_offsets, strict=True)
         ),
     ]
     section_names = b"".join(name.encode() + b"\0" for name, _ in sections) + b".shstrtab\0"

@@ -243,7 +243,12 @@ def _manifest(spec: MachineSpec, stages: Sequence[Stage], options: Options, rom:
         "verbose": options.verbose,
         "marks": options.marks,
         "stages": [
-            {"slot": stage.slot, "file": stage.name, "sha256": hashlib.sha256(stage.text.encode()).hexdigest()}
+            {
+                "slot": stage.slot,
+                "file": stage.name,
+                "sha256": hashlib.sha256(stage.text.encode()).hexdigest(),
+                "memory": [{"start": hex(start), "end": hex(end)} for start, end in stage.clobbers.memory],
+            }
             for stage in stages
         ],
         "rom": {"paddr": hex(rom_span(len(rom)).start), "size": len(rom), "sha256": hashlib.sha256(rom).hexdigest()},

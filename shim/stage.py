@@ -34,8 +34,11 @@ class Stage(NamedTuple):
 
 
 def make_stage(slot: str, name: str, text: str) -> Stage:
-    """A stage from source text; BootError for an unknown slot or a missing or unreadable Clobbers line."""
+    """A stage from source text; BootError for an unknown slot, a name that is no text, or a missing or unreadable Clobbers
+    line."""
     _require_slot(slot)
+    if not name.isprintable():
+        raise BootError(f"{name}: listings, manifests and debuggers name a stage's file: give it a name that can be printed")
     for line, content in enumerate(text.split("\n"), 1):
         if match := _CLOBBERS.match(content):
             try:

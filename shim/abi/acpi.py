@@ -12,6 +12,7 @@ RSDP_SIGNATURE: Final = b"RSD PTR "
 RSDP_V1_BYTES: Final = 20  # what the first checksum is about
 RSDP_REVISION_2: Final = 2  # the first with an XSDT
 FADT_SIGNATURE: Final = b"FACP"
+FADT_FACS: Final = 36  # offset of the 32-bit address of the FACS (FIRMWARE_CTRL)
 FADT_DSDT: Final = 40  # offset of the 32-bit address of the DSDT
 
 

@@ -8,9 +8,35 @@ from typing import Final
 CR4_PSE: Final = 1 << 4  # 32-bit paging has pages of 4 MiB
 CR4_PAE: Final = 1 << 5
 
+# The other bits of CR4 (SDM volume 3A, 2.5) and of EFER are for reports alone.
+CR4_NAMES: Final = {
+    1 << 0: "VME",
+    1 << 1: "PVI",
+    1 << 2: "TSD",
+    1 << 3: "DE",
+    CR4_PSE: "PSE",
+    CR4_PAE: "PAE",
+    1 << 6: "MCE",
+    1 << 7: "PGE",
+    1 << 8: "PCE",
+    1 << 9: "OSFXSR",
+    1 << 10: "OSXMMEXCPT",
+    1 << 11: "UMIP",
+    1 << 12: "LA57",
+    1 << 13: "VMXE",
+    1 << 14: "SMXE",
+    1 << 16: "FSGSBASE",
+    1 << 17: "PCIDE",
+    1 << 18: "OSXSAVE",
+    1 << 20: "SMEP",
+    1 << 21: "SMAP",
+    1 << 22: "PKE",
+}
+
 EFER_LME: Final = 1 << 8
 EFER_LMA: Final = 1 << 10
 EFER_NXE: Final = 1 << 11
+EFER_NAMES: Final = {1 << 0: "SCE", EFER_LME: "LME", EFER_LMA: "LMA", EFER_NXE: "NXE"}
 
 PTE_PRESENT: Final = 1 << 0
 PTE_WRITABLE: Final = 1 << 1

@@ -47,6 +47,21 @@ EFLAGS_NT: Final = 1 << 14
 EFLAGS_RF: Final = 1 << 16
 EFLAGS_VM: Final = 1 << 17
 EFLAGS_AC: Final = 1 << 18
+EFLAGS_NAMES: Final = {
+    EFLAGS_CF: "CF",
+    EFLAGS_PF: "PF",
+    EFLAGS_AF: "AF",
+    EFLAGS_ZF: "ZF",
+    EFLAGS_SF: "SF",
+    EFLAGS_TF: "TF",
+    EFLAGS_IF: "IF",
+    EFLAGS_DF: "DF",
+    EFLAGS_OF: "OF",
+    EFLAGS_NT: "NT",
+    EFLAGS_RF: "RF",
+    EFLAGS_VM: "VM",
+    EFLAGS_AC: "AC",
+}
 EFLAGS_ARITHMETIC: Final = EFLAGS_CF | EFLAGS_PF | EFLAGS_AF | EFLAGS_ZF | EFLAGS_SF | EFLAGS_OF
 
 # Segment descriptors, SDM figures 3-8 and 8-3: the type field, then the attribute bits at their place in the 8 bytes.
@@ -73,6 +88,7 @@ DESC_G: Final = 1 << 55  # the limit counts 4 KiB pages
 DESC_SIZE: Final = 8  # bytes
 
 PAGE_SIZE: Final = 0x1000  # bytes
+HLT: Final = b"\xf4"  # the instruction
 INSTRUCTION_MAX: Final = 15  # bytes; a longer one is #GP: SDM volume 2A, 2.3.11
 FLAT_LIMIT: Final = 0xFFFFFFFF
 
@@ -132,6 +148,8 @@ MSR_EFER: Final = 0xC0000080
 MSR_MTRR_DEF_TYPE: Final = 0x2FF
 # Those that a piece of firmware could change to lasting effect, by the names of the SDM.
 KEPT_MSRS: Final = {"IA32_MTRR_DEF_TYPE": MSR_MTRR_DEF_TYPE, "IA32_PAT": 0x277, "IA32_EFER": MSR_EFER, "IA32_APIC_BASE": 0x1B}
+# The ranges' bases and masks, and the fixed ranges: SDM volume 4, table 2-2 (eight ranges, as QEMU and Unicorn have).
+MTRRS: Final = (*range(0x200, 0x210), 0x250, 0x258, 0x259, *range(0x268, 0x270))
 MTRR_DEF_TYPE_ENABLE: Final = 1 << 11
 MTRR_TYPE_WRITE_BACK: Final = 6
 # What a handoff leaves there: MTRRs on, no ranges (the fixed ones off), everything write-back.

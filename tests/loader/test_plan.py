@@ -273,6 +273,7 @@ def test_a_command_line_is_always_there_on_microvm():
     [
         ([(MIB, 4096)], {"cmdline": "x" * 0x8000}, r"the command line has 32768 bytes: there is room for 32767"),
         ([(MIB, 4096)], {"cmdline": "a\0b"}, r"the kernel's command line contains a NUL"),
+        ([(MIB, 4096)], {"cmdline": "a\ud800"}, r"the kernel's command line contains '\\ud800', which is no character"),
         ([(MIB, 4096)], {"modules": 2}, r"2 modules: at most 1 is possible: fw_cfg has the initrd and no other"),
         ([(MIB, 4096)], {"modules": 1, "line": "x"}, r"a module with a command line: fw_cfg has none for its initrd"),
         ([(MIB, 63 * MIB)], {"modules": 1}, r"module .*m0 at 0x3ffe000-0x3fff388 overlaps kernel segment 0"),

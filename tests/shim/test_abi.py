@@ -436,7 +436,9 @@ CONSTANTS = [
             "TYPE_CONFORMING": 4,
             "DESC_SIZE": 8,
             "PAGE_SIZE": 4096,
+            "HLT": b"\xf4",
             "INSTRUCTION_MAX": 15,
+            "MTRRS": (*range(0x200, 0x210), 0x250, 0x258, 0x259, *range(0x268, 0x270)),
             "FLAT_LIMIT": 0xFFFFFFFF,
             "TYPE_TSS32_AVAILABLE": 9,
             "TYPE_TSS32_BUSY": 11,
@@ -537,6 +539,7 @@ CONSTANTS = [
             "RSDP_V1_BYTES": 20,
             "RSDP_REVISION_2": 2,
             "FADT_SIGNATURE": b"FACP",
+            "FADT_FACS": 36,
             "FADT_DSDT": 40,
         },
     ),
@@ -887,7 +890,7 @@ ALL = ("",)
 @pytest.mark.parametrize(
     ("module", "prefixes", "others"),
     [
-        (x86, ("CR0_", "EFLAGS_"), {"CR0_NAMES"}),
+        (x86, ("CR0_", "EFLAGS_"), {"CR0_NAMES", "EFLAGS_NAMES"}),
         (fw_cfg, ("FW_CFG_", "E820_"), {"FW_CFG_FILE", "FW_CFG_DMA"}),
         (firmware, ("POST_", "ROM_", "PANIC_", "MARK_"), set()),
         (acpi_loader, ("LOADER_", "RSDP_"), set()),
@@ -907,7 +910,7 @@ ALL = ("",)
         (pic, ALL, set()),
         (pm, ALL, {"I440FX", "ICH9"}),
         (interrupts, ALL, {"VECTOR_NAMES"}),
-        (paging, ALL, set()),
+        (paging, ALL, {"CR4_NAMES", "EFER_NAMES"}),
         (elf, ALL, {"LAYOUTS", "NOTE_HEAD"}),
     ],
     ids=module_name,
@@ -997,6 +1000,21 @@ def test_names_of_cr0_bits_are_those_of_the_constants():
     assert {f"CR0_{name}": bit for bit, name in x86.CR0_NAMES.items()} == {
         name: value for name, value in vars(x86).items() if name.startswith("CR0_") and isinstance(value, int)
     }
+
+
+def test_names_of_eflags_bits_are_those_of_the_constants():
+    assert {f"EFLAGS_{name}": bit for bit, name in x86.EFLAGS_NAMES.items()} == {
+        name: value
+        for name, value in vars(x86).items()
+        if name.startswith("EFLAGS_") and isinstance(value, int) and name not in ("EFLAGS_FIXED", "EFLAGS_ARITHMETIC")
+    }
+
+
+def test_names_of_cr4_and_efer_bits():
+    low = "VME PVI TSD DE PSE PAE MCE PGE PCE OSFXSR OSXMMEXCPT UMIP LA57 VMXE SMXE"
+    in_order = f"{low} - FSGSBASE PCIDE OSXSAVE - SMEP SMAP PKE".split()
+    assert {1 << bit: name for bit, name in enumerate(in_order) if name != "-"} == paging.CR4_NAMES
+    assert paging.EFER_NAMES == {0x1: "SCE", 0x100: "LME", 0x400: "LMA", 0x800: "NXE"}
 
 
 @pytest.mark.parametrize("spec", machines.FIRMWARES.values(), ids=lambda spec: spec.name)

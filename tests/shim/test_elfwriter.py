@@ -119,3 +119,17 @@ def test_a_segment_can_lie_at_an_odd_offset():
     *_, last = ELFFile(io.BytesIO(write_elf(64, 0x100010, segments, {}))).iter_segments()
     assert last["p_offset"] % 16 == 5
     assert last.data() == NOTE
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_debug_sections_lie_in_no_segment(bits):
+    debug = {".debug_one": b"first", ".debug_two": b""}
+    elf = write_elf(bits, 0x100010, SEGMENTS, SYMBOLS, note_sections=(NOTE,), debug=debug)
+    file = ELFFile(io.BytesIO(elf))
+    sections = {section.name: section for section in file.iter_sections()}
+    assert list(sections)[4:] == [".note.0", ".debug_one", ".debug_two", ".shstrtab"]
+    for name, data in debug.items():
+        section = sections[name]
+        assert (section["sh_type"], section["sh_flags"], section["sh_addr"], section.data()) == ("SHT_PROGBITS", 0, 0, data)
+    assert [segment.data() for segment in file.iter_segments()] == [CODE, b"data", NOTE]
+    assert elf == write_elf(bits, 0x100010, SEGMENTS, SYMBOLS, note_sections=(NOTE,), debug=debug)

@@ -247,6 +247,7 @@ def test_manifest_of_a_stage_and_no_path_of_this_machine(tmp_path):
     one = build(BARE, [read_stage(STAGE.slot, str(path))])
     (stage,) = one.manifest["stages"]
     assert stage["sha256"] == hashlib.sha256(STAGE.text.encode()).hexdigest()
+    assert stage["memory"] == [{"start": "0x9000", "end": "0x9100"}]
     for text in (one.to_json(), one.listing_text()):
         assert str(tmp_path) not in text
         assert str(resources.files("pvhboot.shim")) not in text

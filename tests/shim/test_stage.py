@@ -1,5 +1,7 @@
 """A custom stage: what it declares, what is refused, and whose file an error names."""
 
+import os
+
 import pytest
 from pvhboot.shim.errors import AssemblyError, BootError
 from pvhboot.shim.image import build
@@ -75,6 +77,14 @@ def test_read_stage_keeps_the_name_of_the_file_alone(tmp_path):
     path.write_text("# Clobbers: eax\nret\n")
     stage = read_stage(SLOT, str(path))
     assert (stage.slot, stage.name, stage.text) == (SLOT, "my.s", "# Clobbers: eax\nret\n")
+
+
+@pytest.mark.parametrize("name", [b"\xff.s", b"a\n.s"])
+def test_a_stage_whose_name_cannot_be_printed(tmp_path, name):
+    path = tmp_path / os.fsdecode(name)
+    path.write_text("# Clobbers: nothing\nret\n")
+    with pytest.raises(BootError, match="give it a name that can be printed"):
+        read_stage(SLOT, str(path))
 
 
 def test_read_stage_that_is_not_there(tmp_path):
