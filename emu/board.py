@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pvhboot.loader.fw_cfg import fw_cfg_items as plan_items
 from pvhboot.loader.image import SizedSource
@@ -20,12 +20,16 @@ from .chipset import add_chipset
 from .devices.cmos import Cmos
 from .devices.debug_console import DebugConsole
 from .devices.debug_exit import DebugExit
-from .devices.fw_cfg import FwCfg
+from .devices.fw_cfg import DMA_NAME, FwCfg
+from .devices.fw_cfg import NAME as FW_CFG_NAME
 from .devices.i8042 import I8042, FastReset
 from .devices.post import PostPort
 from .devices.rom import RomWriteTrap
 from .devices.serial import Serial16550
-from .reasons import CONSOLE, EXIT, RESET, UNCLAIMED
+from .reasons import CONSOLE, DIVERGED, EXIT, PAUSED, RESET, UNCLAIMED
+
+if TYPE_CHECKING:
+    from .replay import Replay
 
 POWER_ON_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)  # fixed, so that two runs are the same
 
@@ -55,10 +59,14 @@ class Board:
         clock: datetime = POWER_ON_TIME,
         fw_cfg_items: Mapping[int, SizedSource] | None = None,
         recording: Recording | None = None,
+        replay: "Replay | None" = None,
         on_console: Callable[[bytes], None] | None = None,
     ) -> None:
         """`memory`, if there is one, has the plan placed already; `fw_cfg_items` replace those of the plan and of `recording`,
-        which takes the place of the machine's default."""
+        which takes the place of the machine's default. With a `replay` there are no devices but those that print or end a run:
+        its transcript answers. Raises BootError if that is of another boot."""
+        if replay is not None:
+            replay.require_plan(plan)
         self.plan = plan
         self.entry = plan.entry
         self.console = bytearray()
@@ -69,6 +77,7 @@ class Board:
         self._clock = clock
         self._fw_cfg_items = fw_cfg_items
         self._recording = recording
+        self._replay = replay
         self._request: StopRequest | None = None
         self._console_text = b""
         self._on_console = on_console
@@ -76,9 +85,9 @@ class Board:
 
     @property
     def is_stock(self) -> bool:
-        """Nobody has given it memory, items, a recording or a clock, or has looked at its memory or its bus: it is as the plan
-        says."""
-        changed = self._memory, self._bus, self._fw_cfg_items, self._recording
+        """Nobody has given it memory, items, a recording, a replay or a clock, or has looked at its memory or its bus: it is as
+        the plan says."""
+        changed = self._memory, self._bus, self._fw_cfg_items, self._recording, self._replay
         return self._clock == POWER_ON_TIME and all(part is None for part in changed)
 
     @property
@@ -98,7 +107,14 @@ class Board:
     @property
     def host_acpi(self) -> bool:
         """fw_cfg is known to have ACPI tables."""
+        if self._replay is not None:
+            return self._replay.transcript.subject.host_acpi
         return self.plan.spec.acpi and self._fw_cfg_items is None and LOADER_FILE in self.recording.files
+
+    @property
+    def host_appends(self) -> bool:
+        """What the transcript of another host's boot says: see Handoff."""
+        return self._replay is not None and self._replay.transcript.subject.host_appends
 
     @property
     def bus(self) -> Bus:
@@ -109,29 +125,42 @@ class Board:
 
     def _assemble(self) -> Bus:
         plan = self.plan
-        bus = Bus(plan.spec.unclaimed)
+        replay = self._replay
+        if replay is None:
+            bus = Bus(plan.spec.unclaimed)
+        else:
+            from .replay import ReplayBus
+
+            modules = [module.payload for module in plan.modules]
+            bus = ReplayBus(replay, plan.spec.unclaimed, self.memory, modules, self._diverge)
         rom = rom_span(len(plan.rom))
         bus.claim_memory(rom.start, rom.size, _ROM, self._rom)
         bus.claim_ports(ports.COM1_PORT, ports.UART_SIZE, "serial", Serial16550(self.print_byte))
         bus.claim_ports(DEBUGCON_PORT, 1, "debugcon", DebugConsole(self.debug_console))
         bus.claim_ports(POST_PORT, 1, "post", PostPort(self.post_codes))
-        low_ram = ram_spans(plan.spec, plan.ram_size)[0].size
-        bus.claim_ports(ports.CMOS_PORT, 2, "cmos", Cmos(plan.ram_size, low_ram, self._clock))
         if plan.spec.reset_ports:
             controller = I8042(self._reset)
             bus.claim_ports(ports.I8042_DATA_PORT, 1, "i8042", controller)
             bus.claim_ports(ports.I8042_COMMAND_PORT, 1, "i8042", controller.command_port)
             bus.claim_ports(ports.PORT_92, 1, "port92", FastReset(self._reset))
         bus.claim_ports(ports.DEBUG_EXIT_PORT, ports.DEBUG_EXIT_SIZE, "debug-exit", DebugExit(self._exit), width=4)
+        if replay is None or replay.with_devices:
+            self._add_sources(bus)
+        return bus
+
+    def _add_sources(self, bus: Bus) -> None:
+        """Those devices of which the firmware learns something."""
+        plan = self.plan
+        low_ram = ram_spans(plan.spec, plan.ram_size)[0].size
+        bus.claim_ports(ports.CMOS_PORT, 2, "cmos", Cmos(plan.ram_size, low_ram, self._clock))
         if plan.spec.source == FW_CFG:
             items = self._fw_cfg_items if self._fw_cfg_items is not None else plan_items(plan, self.recording)
             device = FwCfg(items, self.memory, dma=plan.dma)
-            bus.claim_ports(fw_cfg.FW_CFG_PORT, fw_cfg.FW_CFG_PORTS, "fw_cfg", device, width=2)
+            bus.claim_ports(fw_cfg.FW_CFG_PORT, fw_cfg.FW_CFG_PORTS, FW_CFG_NAME, device, width=2)
             if device.dma_ports is not None:
-                bus.claim_ports(fw_cfg.FW_CFG_DMA_PORT, fw_cfg.FW_CFG_DMA_PORTS, "fw_cfg-dma", device.dma_ports, width=8)
+                bus.claim_ports(fw_cfg.FW_CFG_DMA_PORT, fw_cfg.FW_CFG_DMA_PORTS, DMA_NAME, device.dma_ports, width=8)
         if plan.spec.chipset is not None:
             add_chipset(bus, plan.spec.chipset, self.memory, self.recording.functions)
-        return bus
 
     def stop_at_console_text(self, text: str) -> None:
         """Asks for a stop as soon as COM1 has printed `text`."""
@@ -159,8 +188,15 @@ class Board:
         if wanted and byte == wanted[-1] and self.console.endswith(wanted):
             self._request = StopRequest(CONSOLE, f"COM1 printed {wanted.decode(errors='replace')!r}")
 
+    def give_up(self) -> None:
+        """Asks for a stop, from another thread: nobody waits for the run any more."""
+        self._request = StopRequest(PAUSED, "")
+
     def _reset(self, how: str) -> None:
         self._request = StopRequest(RESET, f"the guest asked for a reset by {how}")
+
+    def _diverge(self, detail: str) -> None:
+        self._request = StopRequest(DIVERGED, detail)
 
     def _exit(self, value: int) -> None:
         self._request = StopRequest(EXIT, f"the guest left with {value}", value)

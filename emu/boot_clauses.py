@@ -190,28 +190,12 @@ def _entry_text(entry: tuple[int, ...]) -> str:
 def _disjoint(subject: Subject) -> Iterator[str]:
     """Nothing that %ebx leads to lies in the kernel, in a module, in the ROM, or in another of these structures."""
     tables, plan = subject.tables, subject.plan
-    info = tables.start_info
-    if info is None:
+    if tables.start_info is None:
         yield "there is no start_info"
         return
     spans = [Span("kernel", segment.paddr, segment.end) for segment in plan.segments]
     spans += [module.span for module in plan.modules]
-    spans.append(rom_span(len(plan.rom)))
-    ebx = subject.handoff.registers["ebx"]
-    spans.append(Span("start_info", ebx, ebx + pvh.HVM_START_INFO.size))
-    if tables.memmap:
-        size = len(tables.memmap) * pvh.HVM_MEMMAP_ENTRY.size
-        spans.append(Span("the memory map", info.memmap_paddr, info.memmap_paddr + size))
-    if tables.modules:
-        size = len(tables.modules) * pvh.HVM_MODLIST_ENTRY.size
-        spans.append(Span("the module list", info.modlist_paddr, info.modlist_paddr + size))
-    spans += [
-        Span(f"the command line of module {index}", entry.cmdline_paddr, entry.cmdline_paddr + len(line) + 1)
-        for index, (entry, line) in enumerate(zip(tables.modules, tables.module_cmdlines, strict=True))
-        if line is not None
-    ]
-    if tables.cmdline is not None:
-        spans.append(Span("the command line", info.cmdline_paddr, info.cmdline_paddr + len(tables.cmdline) + 1))
+    spans += [rom_span(len(plan.rom)), *tables.spans(subject.handoff.registers["ebx"])]
     ordered = sorted(spans, key=lambda span: (span.start, span.end))
     for before, after in pairwise(ordered):
         if after.start < before.end:

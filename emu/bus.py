@@ -115,6 +115,12 @@ class Bus:
         """How many there were so far."""
         return self.counts.total()
 
+    @property
+    def devices(self) -> list[str]:
+        """The names of all that have a port or an address, sorted."""
+        windows = *self._port_windows.values(), *self._memory_windows.values()
+        return sorted({claim.name for claim in (*self._ports.values(), *self._memory, *windows)})
+
     def _claim(self, paddr: int) -> _Claim | None:
         return _holder([*self._memory, *self._memory_windows.values()], paddr)
 

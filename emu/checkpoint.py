@@ -1,6 +1,6 @@
 """Checkpoints: CPU, memory and devices as they are now, and back to it, at the price of what was changed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from mmap import mmap
 
@@ -14,16 +14,17 @@ from .memento import Memento
 
 
 @contextmanager
-def checkpoint(cpu: Cpu, board: Board) -> Iterator[None]:
-    """At the end of the context all is as it was at its begin: the CPU with its counts, memory, devices, logs, consoles. They may be
-    nested. While it lasts each store costs a call; a page is copied when it is stored to first.
+def checkpoint(cpu: Cpu, board: Board, beside: Iterable[object] = ()) -> Iterator[None]:
+    """At the end of the context all is as it was at its begin: the CPU with its counts, memory, devices, logs, consoles. They
+    may be nested. While it lasts each store costs a call; a page is copied when it is stored to first. What is `beside` is not
+    brought back, though a device may hold it.
 
     What is written to memory past GuestMemory.writing, and accessed and dirty bits that the CPU sets in page tables, stay.
     BootError of an engine that does not see stores.
     """
     back = cpu.save()
     pages = _Pages(board.memory)
-    devices = Memento([board], [board.memory, board.plan, board.bus.listeners])
+    devices = Memento([board], [cpu, board.memory, board.plan, board.bus.listeners, *beside])
     memory = board.memory
     memory.before_write.append(pages.keep)
     memory.map_listeners.append(pages.forget)

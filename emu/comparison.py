@@ -10,8 +10,8 @@ from .session import Outcome
 from .tables import Tables
 
 # What the ABI and the firmware define; the rest of the registers holds what cpuid has left, which processors differ in.
-_REGISTERS: Final = ("ebx", "esp", "eip", "cr0", "cr3", "cr4", "efer", "gdtr_base", "gdtr_limit")
-_SEGMENTS: Final = ("cs", "ds", "es", "ss")
+REGISTERS: Final = ("ebx", "esp", "eip", "cr0", "cr3", "cr4", "efer", "gdtr_base", "gdtr_limit")
+SEGMENTS: Final = ("cs", "ds", "es", "ss")
 
 
 class Difference(NamedTuple):
@@ -81,14 +81,14 @@ def _tables(look: Callable[[Tables], object]) -> Callable[[Outcome], object]:
 
 def _registers(outcome: Outcome) -> object:
     assert outcome.handoff is not None
-    return tuple((name, outcome.handoff.registers[name]) for name in _REGISTERS)
+    return tuple((name, outcome.handoff.registers[name]) for name in REGISTERS)
 
 
 def _segments(outcome: Outcome) -> object:
     """With the accessed bit set: a processor sets it in its hidden part or in memory only."""
     assert outcome.handoff is not None
     segments = outcome.handoff.segments
-    return tuple((name, segments[name]._replace(type=segments[name].type | x86.TYPE_ACCESSED)) for name in _SEGMENTS)
+    return tuple((name, segments[name]._replace(type=segments[name].type | x86.TYPE_ACCESSED)) for name in SEGMENTS)
 
 
 COMPARED: Final[Mapping[str, Callable[[Outcome], object]]] = {

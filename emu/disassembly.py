@@ -5,6 +5,9 @@ from typing import Any, Final, NamedTuple
 
 from pvhboot.shim.abi.x86 import INSTRUCTION_MAX
 
+# As Capstone writes them.
+_PREFIXES: Final = frozenset(("bnd", "lock", "notrack", "rep", "repe", "repne", "repnz", "repz", "xacquire", "xrelease"))
+
 
 class Decoded(NamedTuple):
     """An instruction: its bytes, its text in Intel's syntax, and Capstone's own view of it (None: the bytes are no
@@ -13,6 +16,23 @@ class Decoded(NamedTuple):
     data: bytes
     text: str
     detail: Any
+
+
+class Words(NamedTuple):
+    """The text of an instruction in parts: a prefix that has a word of its own ("": none), its name, and its operands."""
+
+    prefix: str
+    name: str
+    operands: str
+
+
+def words_of(text: str) -> Words:
+    """The parts of an instruction, as `decode` writes it."""
+    prefix, _, rest = text.partition(" ")
+    if prefix in _PREFIXES:
+        name, _, operands = rest.partition(" ")
+        return Words(prefix, name, operands)
+    return Words("", prefix, rest)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -4,6 +4,7 @@ A copy would not do: devices share objects with one another and with their board
 reached keeps its identity, and gets back what it held.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
@@ -12,8 +13,8 @@ _VALUES: Final = (int, float, complex, str, bytes, type(None), type, range, Buil
 
 
 class Memento:
-    """What lists, dictionaries, sets, byte arrays and attributes hold that `roots` lead to, when this is made. What is in `fixed`
-    is neither kept nor looked into."""
+    """What lists, deques, dictionaries, sets, byte arrays and attributes hold that `roots` lead to, when this is made. What is
+    in `fixed` is neither kept nor looked into. How far an iterator or a file has been read is not kept."""
 
     def __init__(self, roots: Iterable[object], fixed: Iterable[object] = ()) -> None:
         self._kept: list[tuple[Any, Any]] = []
@@ -32,7 +33,7 @@ class Memento:
         if isinstance(item, bytearray):
             self._kept.append((item, bytes(item)))
             return iter(())
-        if isinstance(item, list | set):
+        if isinstance(item, list | deque | set):
             self._kept.append((item, tuple(item)))
             return iter(item)
         if isinstance(item, dict):
@@ -45,7 +46,10 @@ class Memento:
         if isinstance(item, FunctionType):
             return iter(item.__closure__ or ())
         if isinstance(item, CellType):
-            return iter((item.cell_contents,))
+            try:
+                return iter((item.cell_contents,))
+            except ValueError:  # a variable that has no value yet
+                return iter(())
         attributes = getattr(item, "__dict__", None)
         slots = {name: getattr(item, name) for name in _slots(item) if hasattr(item, name)}
         if slots:
@@ -57,12 +61,15 @@ class Memento:
         for item, held in self._kept:
             if isinstance(item, bytearray | list):
                 item[:] = held
+            elif isinstance(item, deque):
+                item.clear()
+                item.extend(held)
             elif isinstance(item, set | dict):
                 item.clear()
                 item.update(held)
             else:
                 for name, value in held.items():
-                    setattr(item, name, value)
+                    object.__setattr__(item, name, value)  # a frozen dataclass has another one, which refuses
 
 
 def _slots(item: object) -> Iterator[str]:

@@ -48,9 +48,22 @@ class Places:
             return self._symbols[name]
         addresses, names = self._loaded
         if name not in names:
-            known = "see the listing, or nm" if names or self._symbols else "neither firmware nor kernel has symbols"
-            raise BootError(f"no symbol {name!r}: {known}")
+            raise BootError(f"no symbol {name!r}: {self._what_is_known(kernel=bool(names))}")
         return addresses[names.index(name)]
+
+    def _what_is_known(self, *, kernel: bool) -> str:
+        if self._symbols:
+            return "see the listing, or nm"
+        where = "see nm of the kernel" if kernel else "the kernel has none, either"
+        return f"this firmware comes without labels (give an address, or its manifest if pvhboot has built it); {where}"
+
+    def find_all(self, name: str) -> frozenset[int]:
+        """As `find`, and where the kernel has its symbol mapped besides: what is to be stopped at, whether paging is on or
+        off. BootError if there is none of that name."""
+        found = {self.find(name)}
+        if name not in self._symbols:
+            found |= {address for address, symbol in zip(*self._mapped, strict=True) if symbol == name}
+        return frozenset(found)
 
     @cached_property
     def _kernel(self) -> list[CodeSymbol]:

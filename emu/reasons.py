@@ -10,3 +10,6 @@ HALT: Final = "halt"  # hlt, and no interrupt that would end it
 FAULT: Final = "fault"  # an exception that nobody handles, a triple fault, an instruction that the engine cannot execute
 LIMIT: Final = "limit"
 UNCLAIMED: Final = "unclaimed"  # an access that nobody answers, on a machine whose policy is to stop
+DIVERGED: Final = "diverged"  # an access that the transcript, which is replayed, does not have there
+PAUSED: Final = "paused"  # nothing has: a test has let it go no farther
+DEBUGGER: Final = "debugger"  # the gdb that drove the CPU has killed the guest, or gone away

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
+from pvhboot.loader.memory import ReadableMemory
 from pvhboot.loader.plan import BootPlan
 from pvhboot.loader.recording import Recording
 from pvhboot.shim.blob import Blob
@@ -21,8 +22,8 @@ ENGINES: Final = (UNICORN, KVM, QEMU)
 
 class Outcome(NamedTuple):
     """What a boot came to. `handoff`, `tables` and `findings` are as they were at the kernel's entry; without one, None
-    and empty. The handoff's memory is live: by now the guest may have changed it. `accesses` are those to devices, None where
-    the engine does not see them."""
+    and empty. The handoff's memory is live: by now the guest may have changed it. `accesses` are those to devices, `memory` is
+    that of the board as the guest has left it; None where the engine has devices and memory of its own."""
 
     plan: BootPlan
     blob: Blob
@@ -36,6 +37,7 @@ class Outcome(NamedTuple):
     debug_console: bytes
     post_codes: tuple[int, ...]
     accesses: tuple[Access, ...] | None
+    memory: ReadableMemory | None
 
     @property
     def clean(self) -> bool:
@@ -48,8 +50,11 @@ class Outcome(NamedTuple):
         return self.clean and self.ended_as_asked
 
 
-def get_engine(name: str, *, accelerator: str | None = None, qemu_arguments: Sequence[str] = ()) -> Engine:
-    """An engine by its name; only then is what it needs imported. The rest is for the engine qemu.
+def get_engine(
+    name: str, *, accelerator: str | None = None, qemu_arguments: Sequence[str] = (), tracing: bool = False
+) -> Engine:
+    """An engine by its name; only then is what it needs imported. The rest is for the engine qemu; another one needs no
+    `tracing`.
 
     Raises BootError for an unknown name, or for what is not for this engine.
     """
@@ -66,7 +71,7 @@ def get_engine(name: str, *, accelerator: str | None = None, qemu_arguments: Seq
     if name == QEMU:
         from .engines.qemu.engine import QemuEngine
 
-        return QemuEngine(accelerator or "tcg", qemu_arguments)
+        return QemuEngine(accelerator or "tcg", qemu_arguments, tracing=tracing)
     raise BootError(f"no engine named {name!r}; there is: {', '.join(ENGINES)}")
 
 
@@ -82,7 +87,15 @@ def boot(
 ) -> Outcome:
     """Boots the plan. `on_console` gets what COM1 prints as it comes; `recording` takes the place of the machine's own (not for
     the engine qemu). Raises BootError for what host or files lack, or if the engine cannot show what a watcher wants."""
-    board = Board(plan, on_console=on_console, recording=recording)
+    return boot_board(Board(plan, on_console=on_console, recording=recording), blob, engine, until, limits, watchers)
+
+
+def boot_board(
+    board: Board, blob: Blob, engine: Engine, until: Until, limits: Limits, watchers: Sequence[Watcher] = ()
+) -> Outcome:
+    """The same on a board that somebody else has made, for its plan. One that is not as the plan says is not for the engine
+    qemu."""
+    plan = board.plan
     seen: list[tuple[Handoff, Tables, tuple[Finding, ...]]] = []
 
     def on_handoff(handoff: Handoff) -> None:
@@ -104,4 +117,5 @@ def boot(
         bytes(board.debug_console),
         tuple(board.post_codes),
         None if board.is_stock else tuple(board.bus.log),
+        None if board.is_stock else board.memory,
     )

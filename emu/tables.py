@@ -5,6 +5,7 @@ from typing import Final, NamedTuple, TypeVar
 from pvhboot.shim.abi import pvh
 from pvhboot.shim.abi.layout import Layout
 from pvhboot.shim.abi.pvh import MemmapEntry, ModlistEntry, StartInfo
+from pvhboot.shim.machines import Span
 
 from .handoff import Handoff
 
@@ -23,6 +24,23 @@ class Tables(NamedTuple):
     modules: tuple[ModlistEntry, ...]
     module_cmdlines: tuple[bytes | None, ...]
     cmdline: bytes | None
+
+    def spans(self, ebx: int) -> list[Span]:
+        """Where start_info, to which %ebx has led, and each of the others lies; a string with its terminator."""
+        info = self.start_info
+        if info is None:
+            return []
+        found = [("start_info", ebx, pvh.HVM_START_INFO.size)]
+        found.append(("the memory map", info.memmap_paddr, len(self.memmap) * pvh.HVM_MEMMAP_ENTRY.size))
+        found.append(("the module list", info.modlist_paddr, len(self.modules) * pvh.HVM_MODLIST_ENTRY.size))
+        found += [
+            (f"the command line of module {index}", entry.cmdline_paddr, len(line) + 1)
+            for index, (entry, line) in enumerate(zip(self.modules, self.module_cmdlines, strict=True))
+            if line is not None
+        ]
+        if self.cmdline is not None:
+            found.append(("the command line", info.cmdline_paddr, len(self.cmdline) + 1))
+        return [Span(name, start, start + size) for name, start, size in found if size]
 
 
 def read_tables(handoff: Handoff) -> Tables:

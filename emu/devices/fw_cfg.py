@@ -13,6 +13,9 @@ from pvhboot.loader.memory import GuestMemory
 from pvhboot.shim.abi import fw_cfg as abi
 from pvhboot.shim.errors import BootError
 
+NAME: Final = "fw_cfg"  # as the log of accesses calls it
+DMA_NAME: Final = "fw_cfg-dma"
+
 _SELECTOR: Final = 0  # offset from FW_CFG_PORT
 _DMA_LOW: Final = abi.FW_CFG_DMA_LOW_PORT - abi.FW_CFG_DMA_PORT
 _PIECE: Final = 1 << 20  # bytes that are moved at once
@@ -98,7 +101,7 @@ class _DmaPorts:
 
     def _execute(self, paddr: int) -> None:
         try:
-            access = abi.FW_CFG_DMA.unpack(self._memory.read(paddr, abi.FW_CFG_DMA.size))
+            access = abi.FW_CFG_DMA.unpack(self._memory.fetch(paddr, abi.FW_CFG_DMA.size))
         except BootError:
             control = abi.FW_CFG_DMA_CTL_ERROR
         else:
@@ -138,7 +141,7 @@ class _DmaPorts:
             return 0
         if access.length <= self._fw_cfg.left:
             try:
-                data = self._memory.read(access.address, access.length)
+                data = self._memory.fetch(access.address, access.length)
             except BootError:
                 pass
             else:

@@ -1,11 +1,13 @@
 """What all engines share: when a run ends, why it ended, what it counted, and how it is watched and driven."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Final, NamedTuple, Protocol
 
+from pvhboot.loader.memory import ReadableMemory
 from pvhboot.shim.abi.e820 import E820Entry
-from pvhboot.shim.abi.x86 import EFLAGS_IF, Segment
+from pvhboot.shim.abi.x86 import EFLAGS_IF, INSTRUCTION_MAX, PAGE_SIZE, Segment
+from pvhboot.shim.errors import NoMemoryError
 from pvhboot.shim.machines import MachineSpec
 
 from ..board import Board
@@ -55,38 +57,75 @@ class Stop(NamedTuple):
 
 class Run(NamedTuple):
     """The end of a run: why, the CPU's registers then (empty: unknown), and counts (instructions only to the handoff; each
-    only where the engine can count it)."""
+    only where the engine can count it). `segments` (empty: unknown), `bits` and `code` are those of the CPU then, too: how the
+    instruction at the stop is decoded, and the bytes from there on, as far as memory is mapped."""
 
     stop: Stop
     registers: Mapping[str, int]
     counts: Mapping[str, int]
+    segments: Mapping[str, Segment] = {}
+    bits: int = 0
+    code: bytes = b""
+
+
+GENERAL: Final = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp", "esp")  # in the order in which they are shown
+GENERAL_64: Final = tuple(f"r{number}" for number in range(8, 16))
+STATE_SEGMENTS: Final = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
+STATE_REGISTERS: Final = (
+    *("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi", *GENERAL_64),
+    *(f"{name}{part}" for name in STATE_SEGMENTS for part in ("", "_base", "_limit")),
+    *(f"{name}_{part}" for name in ("gdtr", "idtr") for part in ("base", "limit")),
+    *("cr0", "cr3", "cr4", "efer", "eflags"),
+)
+
+
+class State(NamedTuple):
+    """The registers between two instructions, cheaply: `bits` as Cpu.bits, values in the order of STATE_REGISTERS."""
+
+    bits: int
+    values: tuple[int, ...]
 
 
 class Watch(NamedTuple):
     """Who is told what while a CPU executes. What is None costs nothing; each other is a call of Python's for each event.
 
-    `instruction`: (linear address, bytes) of the instruction that is executed next; of a rep, of each iteration. Of one that
-    faults it is told, too. On KVM, which makes a step of each, the number of bytes is 0: it does not know.
+    `instruction`: (linear address, bytes) of the instruction that is executed next. Of a rep Unicorn tells each iteration, and
+    once more where its count has come to 0; KVM as often as it makes a step there. Of one that faults it is told, too. On KVM,
+    which makes a step of each, the number of bytes is 0: it does not know.
     `load` and `store`: (physical address, bytes) and (physical address, bytes, value) of what an instruction reads from memory,
     and is about to write to it: what a store replaces still stands there. `device_store`: (physical address, bytes) of what a
-    device has written. Accesses to devices: Bus.listeners.
+    device has written. (An `ins` tells Unicorn's `store` twice: of a 0 first, by which it finds out whether it may store.)
+    Accesses to devices: Bus.listeners. `over`: the watching ends, other than by an exception, and the CPU can still be asked.
+    `to_handoff`: in a whole run it ends where the kernel is entered. `spans`: of instructions only those are told that lie in
+    one of these half-open spans of linear addresses; empty: all.
     """
 
     instruction: Callable[[int, int], None] | None = None
     load: Callable[[int, int], None] | None = None
     store: Callable[[int, int, int], None] | None = None
     device_store: Callable[[int, int], None] | None = None
+    over: Callable[[], None] | None = None
+    to_handoff: bool = False
+    spans: tuple[tuple[int, int], ...] = ()
+
+    def tells(self, address: int) -> bool:
+        """Whether an instruction at a linear address lies in the spans."""
+        for start, end in self.spans:  # asked of every instruction: a generator would cost more than all else here
+            if start <= address < end:
+                return True
+        return not self.spans
 
 
 class Cpu(Protocol):
     """A processor with its board around it, that stands between two instructions: one run of the engine unicorn or kvm."""
 
     stop: Stop | None  # what has ended the run; None while it can go on
+    sees_memory: bool  # loads and stores can be watched
     limits: Limits  # instructions and exits as counted since the reset; of the time only that counts in which it executes
 
     @property
     def instructions(self) -> int:
-        """How many have been executed while they were counted, each iteration of a rep as one."""
+        """How many have been executed while they were counted: as often as Watch.instruction would have been told."""
 
     def run_to(self, places: Collection[int] | Callable[[int], bool], *, counting: bool = True) -> bool:
         """Executes at least one instruction, and then up to the first one at one of the linear addresses, or for whose address
@@ -120,6 +159,9 @@ class Cpu(Protocol):
 
     def segments(self) -> dict[str, Segment]:
         """As Handoff.segments has them."""
+
+    def state(self) -> State:
+        """For who asks at every instruction."""
 
     def set_register(self, name: str, value: int) -> None:
         """Writes eax … edi, ebp, esp, eip, eflags, in long mode r8 to r15, by the names of `registers`."""
@@ -172,17 +214,49 @@ def drive(
     """From the reset vector to `until`, or to whatever ends it before. `counting`: behind the handoff, too."""
     if until.kind == CONSOLE:
         board.stop_at_console_text(until.text)
-    with ExitStack() as watching:
-        for watcher in watchers:
-            watching.enter_context(cpu.watch(watcher.start(cpu, board)))
+    with watching(cpu, board, watchers) as handed_over:
         if cpu.run_to({board.entry}):
             on_handoff(cpu.handoff())
+            handed_over()
             if until.kind == HANDOFF:
                 cpu.end(Stop(HANDOFF, "", board.entry))
             else:
                 cpu.run_to((), counting=counting)
+    return ended(cpu, board)
+
+
+@contextmanager
+def watching(cpu: Cpu, board: Board, watchers: Sequence[Watcher]) -> Iterator[Callable[[], None]]:
+    """The watchers watch as long as the context lasts; those that want to no further than the handoff, until what it gives is
+    called."""
+    with ExitStack() as to_the_end, ExitStack() as to_the_handoff:
+        for watcher in watchers:
+            watch = watcher.start(cpu, board)
+            (to_the_handoff if watch.to_handoff else to_the_end).enter_context(cpu.watch(watch))
+        yield to_the_handoff.close
+
+
+def ended(cpu: Cpu, board: Board) -> Run:
+    """The end of a run that has ended."""
     assert cpu.stop is not None
-    return Run(cpu.stop, cpu.registers(), cpu.counts())
+    code = b"" if cpu.stop.rip is None else code_at(cpu, board.memory, cpu.stop.rip)
+    return Run(cpu.stop, cpu.registers(), cpu.counts(), cpu.segments(), cpu.bits, code)
+
+
+def code_at(cpu: Cpu, memory: ReadableMemory, linear: int) -> bytes:
+    """The bytes of an instruction, as many as it may have at most; fewer, or none, where the CPU finds no memory."""
+    code = b""
+    while len(code) < INSTRUCTION_MAX:
+        at = linear + len(code)
+        paddr = cpu.translate(at)
+        size = min(INSTRUCTION_MAX - len(code), PAGE_SIZE - at % PAGE_SIZE)
+        try:
+            code += b"" if paddr is None else memory.read(paddr, size)
+        except NoMemoryError:
+            return code
+        if paddr is None:
+            return code
+    return code
 
 
 def halt_detail(eflags: int) -> str:

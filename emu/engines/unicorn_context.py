@@ -2,12 +2,13 @@
 knows of an exception.
 
 The context is QEMU's CPUX86State, whose layout is no interface: the offsets hold for the releases named here, and
-`probe` tests them on each new engine before anybody relies on them.
+`require_layout` tests them before anybody relies on them.
 """
 
 import ctypes
 import struct
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from pvhboot.shim.abi import paging, x86
@@ -33,6 +34,11 @@ _ORDER: Final = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr", "gdtr", "idtr
 _SEGMENT: Final = struct.Struct("<IIQII")  # selector, padding, base, limit, flags
 _GENERAL: Final = struct.Struct("<16Q")
 _CONTROL: Final = struct.Struct("<5Q")
+
+# General registers, segment registers (selector, base, limit), descriptor tables (base, limit), CR0, CR3, CR4, EFER.
+_STATE: Final = struct.Struct(
+    "<16Q" + f"{_SEGMENTS - _GPR - 16 * 8}x" + "I4xQI4x" * 8 + "8xQI4x" * 2 + f"Q16xQQ{_EFER - _CR - 5 * 8}xQ"
+)
 
 # What QEMU's translator derives from segments and modes, and keeps in `hflags`.
 _HF_CPL: Final = 3
@@ -111,6 +117,14 @@ class LiveContext:
     def __init__(self, uc: Any) -> None:
         self._uc, self._context = uc, uc.context_save()
         self.data = ctypes.cast(self._context.context, ctypes.POINTER(ctypes.c_char * _SIZE)).contents
+
+    def update(self) -> None:
+        """Saves the engine's context anew, in place of the one that this has."""
+        self._uc.context_update(self._context)
+
+    def state_values(self) -> tuple[int, ...]:
+        """In the order of base.STATE_REGISTERS, without the last, EFLAGS."""
+        return _STATE.unpack_from(self.data, _GPR)
 
     def all_eflags(self) -> int:
         """EFLAGS of the engine as it stands, the arithmetic flags among them."""
@@ -219,10 +233,14 @@ def write_reset_state(uc: Any) -> None:
     uc.reg_write(const.UC_X86_REG_EFLAGS, x86.RESET_EFLAGS)
 
 
-def probe(uc: Any, release: str) -> None:
-    """Writes marks through the public interface and finds them in the context; BootError if they are not there."""
+@cache
+def require_layout() -> None:
+    """Writes marks into an engine through the public interface and finds them in its context; BootError if they are not there.
+    Once in a process: the layout is the release's."""
+    import unicorn
     import unicorn.x86_const as const
 
+    uc, release = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64), unicorn.__version__
     gpr = ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", *(f"R{n}" for n in range(8, 16)))
     marks = [0x5EED_0000_0000_0000 + number for number in range(len(gpr))]
     for name, mark in zip(gpr, marks, strict=True):

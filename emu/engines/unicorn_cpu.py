@@ -5,41 +5,30 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from functools import cache
-from typing import Any, Final, NamedTuple
+from functools import cache, cached_property
+from typing import Any, Final
 
-from pvhboot.loader.memory import Region
 from pvhboot.shim.abi import interrupts, paging, x86
 from pvhboot.shim.errors import BootError, UnavailableError
 
 from ..board import Board
 from ..handoff import UNICORN, Handoff
 from ..reasons import FAULT, HALT, LIMIT
-from .base import Limits, Stop, Watch, halt_detail
-from .unicorn_context import LiveContext, probe, read_context, write_reset_state
-from .unicorn_exceptions import ADDRESS_BITS, Exceptions
+from .base import GENERAL, GENERAL_64, Limits, State, Stop, Watch, halt_detail
+from .unicorn_context import LiveContext, read_context, require_layout, write_reset_state
+from .unicorn_exceptions import Exceptions
+from .unicorn_memory import MemoryMap
 
 _SLICE_MICROSECONDS: Final = 100_000  # between two looks at the clock, and at Ctrl-C, where no hook looks at them
 _CLOCK_EVERY: Final = 4096  # instructions between two looks at the clock, where they are counted
-_PHYSICAL_END: Final = 1 << ADDRESS_BITS
 
 # As they are encoded.
-_GENERAL: Final = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
-_GENERAL_64: Final = tuple(f"r{number}" for number in range(8, 16))
-_SHOWN: Final = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp", "esp")
+_ENCODED: Final = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 _WRITABLE: Final = {
-    **{name: f"R{name[1:].upper()}" for name in (*_SHOWN, "eip")},
+    **{name: f"R{name[1:].upper()}" for name in (*GENERAL, "eip")},
     "eflags": "EFLAGS",
-    **{name: name.upper() for name in _GENERAL_64},
+    **{name: name.upper() for name in GENERAL_64},
 }
-
-
-class _Piece(NamedTuple):
-    """What is mapped in [start, end), physical addresses: memory, or the bus (None)."""
-
-    start: int
-    end: int
-    memory: Region | None
 
 
 def _nowhere(_address: int) -> bool:
@@ -48,6 +37,8 @@ def _nowhere(_address: int) -> bool:
 
 class UnicornCpu:
     """One run: see Cpu. Its `uc` is Unicorn's own engine."""
+
+    sees_memory = True
 
     def __init__(self, board: Board, limits: Limits) -> None:
         try:
@@ -61,37 +52,39 @@ class UnicornCpu:
         self._seconds_left, self._deadline = limits.seconds, 0.0
         self.stop: Stop | None = None
         self.instructions = 0
-        self._told: tuple[Callable[[int, int], None], ...] = ()
+        self._watches: tuple[Watch, ...] = ()
         self._places: Callable[[int], bool] = _nowhere
         self._from: int | None = None
         self._steps: int | None = None  # to make yet; None: as many as there are
-        self._reached = self._pausing = False
+        self._reached = self._pausing = self._stale = False
+        self._raised: BaseException | None = None  # by a device
         self._code_hooks: list[int] = []
-        self._hooked: frozenset[int] | None = frozenset()  # the addresses that code hooks are at; None: all
+        # The addresses and the spans that code hooks are at; None: all.
+        self._hooked: tuple[frozenset[int], frozenset[tuple[int, int]]] | None = frozenset(), frozenset()
+        require_layout()
         self.uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
-        probe(self.uc, unicorn.__version__)
         # No address ends a run: one that the guest has not mapped would disturb its exceptions.
         self.uc.ctl_exits_enabled(True)
         self.uc.ctl_set_exits([])
-        self._mapped: set[_Piece] = set()
-        self._map()
+        self._map = MemoryMap(self.uc, board.memory, self._on_load, self._on_store)
         self._exceptions = Exceptions(self.uc, board.memory, board.bus)
         self._hook()
         board.memory.listeners.append(self._on_host_write)
-        board.memory.map_listeners.append(self._map)
+        board.memory.map_listeners.append(self._map.update)
         write_reset_state(self.uc)
 
     def let_go(self) -> None:
         """The board's memory may be used again: it does not tell this CPU any more of what is written to it."""
         self._board.memory.listeners.remove(self._on_host_write)
-        self._board.memory.map_listeners.remove(self._map)
+        self._board.memory.map_listeners.remove(self._map.update)
 
     def run_to(self, places: Collection[int] | Callable[[int], bool], *, counting: bool = True) -> bool:
         """See Cpu."""
         if callable(places):
             return self._run(places, None, None)
         wanted = frozenset(places)
-        return self._run(wanted.__contains__, None if counting or self._told else wanted, None)
+        watches_all = any(not watch.spans for watch in self._watches)
+        return self._run(wanted.__contains__, None if counting or watches_all else wanted, None)
 
     def step(self) -> bool:
         """See Cpu."""
@@ -104,6 +97,9 @@ class UnicornCpu:
         self._places, self._steps, self._reached, self._pausing = places, steps, False, False
         self._from = self.linear_ip()
         self._hook_code(hooked)
+        if self._stale:
+            self._stale = False
+            self.uc.ctl_flush_tb()
         self._deadline = time.monotonic() + self._seconds_left
         while self.stop is None and not self._reached and not self._pausing:
             self._start(0 if self._hooked is None else _SLICE_MICROSECONDS)
@@ -123,7 +119,7 @@ class UnicornCpu:
     @contextmanager
     def watch(self, watch: Watch) -> Iterator[None]:
         """See Cpu."""
-        unicorn, told = self._unicorn, watch.instruction
+        unicorn = self._unicorn
         hooks = []
         if (load := watch.load) is not None:
             hooks.append(
@@ -135,31 +131,39 @@ class UnicornCpu:
                 store(paddr, size, value & (1 << 8 * size) - 1)
 
             hooks.append(self.uc.hook_add(unicorn.UC_HOOK_MEM_WRITE, on_store))
-        if told is not None:
-            self._told = (*self._told, told)
+        if watch.instruction is not None:
+            self._watches = (*self._watches, watch)
         if watch.device_store is not None:
             self._board.memory.listeners.append(watch.device_store)
         self.uc.ctl_flush_tb()
         try:
             yield
+            if watch.over is not None:
+                watch.over()
         finally:
             for hook in hooks:
                 self.uc.hook_del(hook)
-            if told is not None:
-                self._told = tuple(other for other in self._told if other is not told)
+            self._watches = tuple(other for other in self._watches if other is not watch)
             if watch.device_store is not None:
                 self._board.memory.listeners.remove(watch.device_store)
 
     def _hook_code(self, places: frozenset[int] | None) -> None:
-        """Has the instructions at some addresses told, or all of them."""
-        if places == self._hooked:
+        """Has the instructions at some addresses told, and what is watched of others; None: all."""
+        spans = frozenset(span for watch in self._watches for span in watch.spans)
+        hooked = None if places is None else (places, spans)
+        if hooked == self._hooked:
             return
         for hook in self._code_hooks:
             self.uc.hook_del(hook)
-        kind, told = self._unicorn.UC_HOOK_CODE, self._on_instruction if places is None else self._on_place
-        spans = [(1, 0)] if places is None else [(place, place) for place in places]
-        self._code_hooks = [self.uc.hook_add(kind, told, None, begin, end) for begin, end in spans]
-        self._hooked = places
+        hooks: list[tuple[Callable[..., None], int, int]]
+        if places is None:
+            hooks = [(self._on_instruction, 1, 0)]
+        else:
+            hooks = [(self._on_place, place, place) for place in places]
+            hooks += [(self._on_watched, start, end - 1) for start, end in spans]
+        kind = self._unicorn.UC_HOOK_CODE
+        self._code_hooks = [self.uc.hook_add(kind, told, None, begin, end) for told, begin, end in hooks]
+        self._hooked = hooked
         self.uc.ctl_flush_tb()
 
     def _start(self, microseconds: int) -> None:
@@ -169,42 +173,11 @@ class UnicornCpu:
             try:
                 self.uc.emu_start(rip, 0, timeout=microseconds)
             except self._unicorn.UcError as error:
-                if self.stop is None:
+                if self.stop is None and self._raised is None:
                     self.stop = self._fault(error)
-
-    def _map(self) -> None:
-        """RAM and ROM share the board's memory; every other physical address is the bus's. What is mapped as it has to be stays
-        so: within a hook, where this may be called, the memory that the hook serves must not go away."""
-        wanted, at = set(), 0
-        for region in self._board.memory.regions:
-            wanted |= {_Piece(at, region.span.start, None), _Piece(region.span.start, region.span.end, region)}
-            at = region.span.end
-        wanted = {piece for piece in (*wanted, _Piece(at, _PHYSICAL_END, None)) if piece.start < piece.end}
-        for piece in self._mapped - wanted:
-            self.uc.ctl_remove_cache(piece.start, piece.end)
-            self.uc.mem_unmap(piece.start, piece.end - piece.start)
-        for start, end, memory in wanted - self._mapped:
-            if memory is None:
-                self._map_bus(start, end)
-            else:
-                self.uc.mem_map_ptr(start, end - start, self._unicorn.UC_PROT_ALL, memory.host)
-                if memory.readonly:  # told at once, it would report the stores and do them all the same
-                    self.uc.mem_protect(start, end - start, self._unicorn.UC_PROT_READ | self._unicorn.UC_PROT_EXEC)
-        self._mapped = wanted
-
-    def _map_bus(self, start: int, end: int) -> None:
-        bus = self._board.bus
-
-        def read(_uc: Any, offset: int, size: int, _data: Any) -> int:
-            value = bus.memory_read(start + offset, size)
-            self._after_access()
-            return value
-
-        def write(_uc: Any, offset: int, size: int, value: int, _data: Any) -> None:
-            bus.memory_write(start + offset, size, value)
-            self._after_access()
-
-        self.uc.mmio_map(start, end - start, read, None, write, None)
+        if (raised := self._raised) is not None:
+            self._raised = None
+            raise raised
 
     def _hook(self) -> None:
         unicorn, const = self._unicorn, self._const
@@ -215,7 +188,8 @@ class UnicornCpu:
         self.uc.hook_add(unicorn.UC_HOOK_MEM_WRITE_PROT, self._on_rom_write)
 
     def _on_instruction(self, uc: Any, address: int, size: int, _data: Any) -> None:
-        if self._pausing or self._is_place(address) or self._steps == 0:
+        # What ends the run within an instruction has the next one told all the same.
+        if self.stop is not None or self._pausing or self._is_place(address) or self._steps == 0:
             self._pausing = True
             uc.emu_stop()
             return
@@ -226,14 +200,22 @@ class UnicornCpu:
         self.instructions += 1
         if self._steps is not None:
             self._steps -= 1
-        for told in self._told:
-            told(address, size)
+        self._tell(address, size)
         if not self.instructions % _CLOCK_EVERY:
             self._check_clock()
 
     def _on_place(self, uc: Any, address: int, _size: int, _data: Any) -> None:
         if self._is_place(address):
             uc.emu_stop()
+
+    def _on_watched(self, _uc: Any, address: int, size: int, _data: Any) -> None:
+        if not self._reached:
+            self._tell(address, size)
+
+    def _tell(self, address: int, size: int) -> None:
+        for watch in self._watches:
+            if watch.instruction is not None and (not watch.spans or watch.tells(address)):
+                watch.instruction(address, size)
 
     def _is_place(self, address: int) -> bool:
         """Whether the run is to pause here: at a place, but not before the first instruction."""
@@ -243,7 +225,16 @@ class UnicornCpu:
         return self._reached
 
     def _on_in(self, _uc: Any, port: int, size: int, _data: Any) -> int:
-        value = self._board.bus.port_read(port, size)
+        return self._answer(self._board.bus.port_read, port, size)
+
+    def _answer(self, read: Callable[[int, int], int], address: int, size: int) -> int:
+        """What the bus reads. What a device raises instead is raised behind the engine, whose callbacks give numbers."""
+        try:
+            value = read(address, size)
+        except BaseException as error:
+            self._raised = error
+            self.uc.emu_stop()
+            return 0
         self._after_access()
         return value
 
@@ -252,14 +243,23 @@ class UnicornCpu:
         self._after_access()
 
     def _on_rom_write(self, _uc: Any, _kind: int, address: int, size: int, value: int, _data: Any) -> bool:
-        self._board.bus.memory_write(address, size, value & (1 << 8 * size) - 1)
-        self._after_access()
+        self._on_store(address, size, value & (1 << 8 * size) - 1)
         return True
+
+    def _on_load(self, paddr: int, size: int) -> int:
+        return self._answer(self._board.bus.memory_read, paddr, size)
+
+    def _on_store(self, paddr: int, size: int, value: int) -> None:
+        self._board.bus.memory_write(paddr, size, value)
+        self._after_access()
 
     def _on_host_write(self, paddr: int, size: int) -> None:
         """A device has written to memory: what was translated from there is no longer what lies there. Under paging Unicorn
-        would take the address for a linear one, and where that is not mapped make a double fault of the next page fault."""
-        if not LiveContext(self.uc).cr0 & x86.CR0_PG:
+        would take the address for a linear one, and where that is not mapped make a double fault of the next page fault: there
+        all is translated anew, when the CPU is driven again."""
+        if LiveContext(self.uc).cr0 & x86.CR0_PG:
+            self._stale = True
+        else:
             self.uc.ctl_remove_cache(paddr, paddr + size)
 
     def _on_exception(self, _uc: Any, vector: int, _data: Any) -> None:
@@ -302,6 +302,10 @@ class UnicornCpu:
         }
         return Stop(FAULT, words.get(error.errno, str(error)), self.linear_ip())
 
+    @cached_property
+    def _saved(self) -> LiveContext:
+        return LiveContext(self.uc)
+
     def linear_ip(self) -> int:
         """The linear address of the next instruction."""
         return LiveContext(self.uc).linear_ip
@@ -317,17 +321,16 @@ class UnicornCpu:
 
     def registers(self) -> dict[str, int]:
         """See Cpu."""
-        const, read = self._const, self.uc.reg_read
         cpu = LiveContext(self.uc)
         control, gdtr = cpu.control, cpu.segment("gdtr")
-        values = dict(zip(_GENERAL, cpu.general, strict=False))
+        values = dict(zip(_ENCODED, cpu.general, strict=False))
         if cpu.efer & paging.EFER_LMA:
-            values |= zip(_GENERAL_64, cpu.general[len(_GENERAL) :], strict=True)
+            values |= zip(GENERAL_64, cpu.general[len(_ENCODED) :], strict=True)
         return {
-            **{name: values.pop(name) for name in _SHOWN},
+            **{name: values.pop(name) for name in GENERAL},
             **values,
             "eip": cpu.rip,
-            "eflags": read(const.UC_X86_REG_EFLAGS),
+            "eflags": self._eflags(),
             "cr0": control[0],
             "cr3": control[3],
             "cr4": control[4],
@@ -341,6 +344,16 @@ class UnicornCpu:
         segments = read_context(self.uc).segments
         return {name: segments[name] for name in (*x86.SEGMENT_NAMES, "tr")}
 
+    def state(self) -> State:
+        """See Cpu."""
+        self._saved.update()
+        return State(self._saved.bits, (*self._saved.state_values(), self._eflags()))
+
+    def _eflags(self) -> int:
+        """Unicorn loses the bit that is always 1 when it has begun to execute."""
+        flags: int = self.uc.reg_read(self._const.UC_X86_REG_EFLAGS)
+        return flags | x86.EFLAGS_FIXED
+
     def set_register(self, name: str, value: int) -> None:
         """See Cpu."""
         if name not in _WRITABLE:
@@ -350,14 +363,18 @@ class UnicornCpu:
     def save(self) -> Callable[[], None]:
         """See Cpu."""
         saved = LiveContext(self.uc)
+        msr, beside = self._const.UC_X86_REG_MSR, (x86.MSR_MTRR_DEF_TYPE, *x86.MTRRS)  # the context has all but these
+        msrs = [(number, self.uc.reg_read(msr, number)) for number in beside]
         held = self.stop, self.instructions, self._seconds_left, self._exceptions.delivered
 
         def back() -> None:
             paged = (saved.cr0 | LiveContext(self.uc).cr0) & x86.CR0_PG
             saved.restore()
+            for pair in msrs:
+                self.uc.reg_write(msr, pair)
             self.stop, self.instructions, self._seconds_left, self._exceptions.delivered = held
             if paged:  # what Unicorn keeps of page tables, and of code by its linear address, is another memory's
-                self.uc.ctl_flush_tlb()
+                self.uc.ctl(self._unicorn.UC_CTL_TLB_FLUSH, self._unicorn.UC_CTL_IO_WRITE)
                 self.uc.ctl_flush_tb()
 
         return back
@@ -391,6 +408,7 @@ class UnicornCpu:
             memory=self._board.memory,
             rom_writes=self._board.rom_writes,
             counts=self.counts(),
+            host_appends=self._board.host_appends,
             host_acpi=self._board.host_acpi,
         )
 

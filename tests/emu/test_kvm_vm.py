@@ -73,7 +73,7 @@ class StubBoard:
         self.bus = Bus(unclaimed)
         self.stop = None
         self.text = None
-        self.host_acpi = False
+        self.host_acpi = self.host_appends = False
         self.bus.claim_ports(EXIT_PORT, 1, "exit", self)
         self.bus.claim_ports(0x300, 1, "echo", Echo(), width=4)
 

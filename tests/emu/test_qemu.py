@@ -21,7 +21,7 @@ from pvhboot.emu.engines.base import Limits, Until
 from pvhboot.emu.engines.qemu.engine import QemuEngine
 from pvhboot.emu.engines.qemu.gdb import Gdb, GdbGone
 from pvhboot.emu.engines.qemu.qmp import Qmp, QmpGone
-from pvhboot.emu.engines.qemu.state import parse_registers
+from pvhboot.emu.engines.qemu.state import parse_bytes, parse_registers
 from pvhboot.emu.reasons import CONSOLE, EXIT, FAULT, HALT, HANDOFF, LIMIT, RESET
 from pvhboot.emu.session import boot, get_engine
 from pvhboot.loader.kernel import Kernel
@@ -533,6 +533,16 @@ def test_registers_in_long_mode():
     assert state.segments["tr"].limit == 0x4087
     assert state.dead
     assert not parse_registers(LONG_MODE.replace("RFL=00000046", "RFL=00000246")).dead
+
+
+def test_how_code_is_decoded():
+    assert parse_registers(REAL_MODE).bits == 16
+    assert parse_registers(LONG_MODE).bits == 64
+
+
+def test_bytes_of_memory():
+    assert parse_bytes("00000000fffffff0: 0xea 0x5b 0xe0 0x00 0xf0\r\n00000000fffffff5: 0x00\r\n") == b"\xea\x5b\xe0\0\xf0\0"
+    assert parse_bytes("Cannot access memory\r\n") == b""
 
 
 @pytest.mark.parametrize("gone", ["CR4=00000000", "GDT=", "TR =0000", "EIP=", "EAX="])

@@ -1,6 +1,7 @@
 """A CPU on KVM, with a board around it."""
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -11,9 +12,8 @@ from pvhboot.shim.abi.x86 import (
     ADDRESS_4G,
     CPUID_1_EDX_MTRR,
     CPUID_FEATURES_LEAF,
-    INSTRUCTION_MAX,
+    HLT,
     MSR_MTRR_DEF_TYPE,
-    PAGE_SIZE,
     RESET_VECTOR,
     SEGMENT_NAMES,
     Segment,
@@ -23,21 +23,31 @@ from pvhboot.shim.errors import BootError
 from ...board import Board
 from ...handoff import KVM, Handoff
 from ...reasons import FAULT, HALT, LIMIT, RESET
-from ..base import Limits, Stop, Watch, halt_detail
+from ..base import GENERAL, GENERAL_64, STATE_SEGMENTS, Limits, State, Stop, Watch, code_at, halt_detail
 from . import uapi
 from .vm import BREAKPOINTS, Vcpu, segment
 
 TICK: Final = 0.1  # seconds; how late a limit of time, or a pause, may take effect
 _SEGMENTS: Final = (*SEGMENT_NAMES, "tr")
-_GENERAL: Final = ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")
-_GENERAL_64: Final = tuple(f"r{number}" for number in range(8, 16))
-_WRITABLE: Final = {**{f"e{name}": f"r{name}" for name in (*_GENERAL, "ip", "flags")}, **{name: name for name in _GENERAL_64}}
+_WRITABLE: Final = {
+    **{name: f"r{name[1:]}" for name in (*GENERAL, "eip", "eflags")},
+    **{name: name for name in GENERAL_64},
+}
 _CONTROL: Final = ("cr0", "cr3", "cr4", "efer")
+_STATE_GENERAL: Final = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *GENERAL_64)  # as in STATE_REGISTERS
+_STATE_SEGMENTS: Final = tuple("ldt" if name == "ldtr" else name for name in STATE_SEGMENTS)
+
+
+def require_main_thread() -> None:
+    """BootError elsewhere: a timer's signals bring KVM_RUN back, and those go to the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        raise BootError("the kvm engine runs in the main thread only: elsewhere no signal can end an endless loop")
 
 
 @contextmanager
 def _ticks() -> Iterator[None]:
     """A signal every TICK seconds that does nothing but bring KVM_RUN back. Handler and timer are restored at the end."""
+    require_main_thread()
     started = time.monotonic()
     delay, interval = signal.setitimer(signal.ITIMER_REAL, 0)
     handler = signal.getsignal(signal.SIGALRM)
@@ -52,8 +62,14 @@ def _ticks() -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, max(delay - (time.monotonic() - started), 0.001), interval)
 
 
+def _bits(code_segment: uapi.KvmSegment) -> int:
+    return 64 if code_segment.l else 32 if code_segment.db else 16
+
+
 class KvmCpu:
     """One run: see Cpu."""
+
+    sees_memory = False
 
     def __init__(self, board: Board, limits: Limits, vcpu: Vcpu) -> None:
         self._board = board
@@ -61,7 +77,7 @@ class KvmCpu:
         self._vcpu = vcpu
         self.stop: Stop | None = None
         self.instructions = 0
-        self._told: tuple[Callable[[int, int], None], ...] = ()
+        self._watches: tuple[Watch, ...] = ()
         self._exits = 0
         self._debugged = self._pausing = False
         self._seconds_left, self._deadline = limits.seconds, 0.0
@@ -74,7 +90,7 @@ class KvmCpu:
             if callable(places):
                 return self._step_to(places)
             wanted = frozenset(places)
-            if self._told or len(wanted) > BREAKPOINTS:
+            if self._watches or len(wanted) > BREAKPOINTS:
                 return self._step_to(wanted.__contains__)
             if self.linear_ip() in wanted and not self._step():
                 return False
@@ -101,16 +117,17 @@ class KvmCpu:
         """See Cpu."""
         if watch.load is not None or watch.store is not None:
             raise BootError("the kvm engine does not see what a guest reads and writes: use --engine unicorn")
-        told, listeners = watch.instruction, self._board.memory.listeners
-        if told is not None:
-            self._told = (*self._told, told)
+        listeners = self._board.memory.listeners
+        if watch.instruction is not None:
+            self._watches = (*self._watches, watch)
         if watch.device_store is not None:
             listeners.append(watch.device_store)
         try:
             yield
+            if watch.over is not None:
+                watch.over()
         finally:
-            if told is not None:
-                self._told = tuple(other for other in self._told if other is not told)
+            self._watches = tuple(other for other in self._watches if other is not watch)
             if watch.device_store is not None:
                 listeners.remove(watch.device_store)
 
@@ -131,6 +148,8 @@ class KvmCpu:
                 if (at := self.linear_ip()) in places:
                     return True
                 self.end(self._stopped(FAULT, f"a debug exception at {at:#x}"))
+        while self.stop is None and self._vcpu.incomplete:  # paused at an access, whose instruction is to be over
+            self._turn(completing=True)
         return False
 
     def _step_to(self, is_place: Callable[[int], bool]) -> bool:
@@ -143,12 +162,13 @@ class KvmCpu:
 
     def _step(self) -> bool:
         """One instruction; False if that has ended the run."""
-        if self._told:
-            at = self.linear_ip()
-            for told in self._told:
-                told(at, 0)
+        at = self.linear_ip()
+        for watch in self._watches:
+            if watch.instruction is not None and watch.tells(at):
+                watch.instruction(at, 0)
         self.instructions += 1
-        self._vcpu.debug((), stepping=True)
+        # Stepped over, a hlt would be no exit (of this KVM of software), and what is behind it would be executed.
+        self._vcpu.debug((), stepping=code_at(self, self._board.memory, at)[:1] != HLT)
         self._debugged = False
         while self.stop is None and not self._debugged:
             self._turn()
@@ -253,23 +273,13 @@ class KvmCpu:
     def _instruction(self, code: bytes = b"") -> str:
         """The place of the next instruction and the bytes there as the end of a phrase; `code` if KVM has told them."""
         linear = self.linear_ip()
-        code = code or self._code_at(linear)
+        code = code or code_at(self, self._board.memory, linear)
         return f" at {linear:#x}" + (f", bytes {code.hex(' ')}" if code else "")
-
-    def _code_at(self, linear: int) -> bytes:
-        """Up to 15 bytes, to the end of the page at most; none where no memory is."""
-        size = min(INSTRUCTION_MAX, PAGE_SIZE - linear % PAGE_SIZE)
-        try:
-            paddr = self.translate(linear)
-            return b"" if paddr is None else self._board.memory.read(paddr, size)
-        except BootError:
-            return b""
 
     @property
     def bits(self) -> int:
         """See Cpu."""
-        cs = self._vcpu.sregs().cs
-        return 64 if cs.l else 32 if cs.db else 16
+        return _bits(self._vcpu.sregs().cs)
 
     def linear_ip(self) -> int:
         """See Cpu."""
@@ -287,9 +297,9 @@ class KvmCpu:
     def registers(self) -> dict[str, int]:
         """See Cpu."""
         regs, sregs = self._vcpu.regs(), self._vcpu.sregs()
-        values: dict[str, int] = {f"e{name}": getattr(regs, f"r{name}") for name in _GENERAL}
+        values: dict[str, int] = {name: getattr(regs, _WRITABLE[name]) for name in GENERAL}
         if sregs.efer & paging.EFER_LMA:
-            values |= {name: getattr(regs, name) for name in _GENERAL_64}
+            values |= {name: getattr(regs, name) for name in GENERAL_64}
         values |= {"eip": regs.rip, "eflags": regs.rflags}
         values |= {name: getattr(sregs, name) for name in _CONTROL}
         return values | {"gdtr_base": sregs.gdt.base, "gdtr_limit": sregs.gdt.limit}
@@ -298,6 +308,16 @@ class KvmCpu:
         """See Cpu."""
         sregs = self._vcpu.sregs()
         return {name: segment(getattr(sregs, name)) for name in _SEGMENTS}
+
+    def state(self) -> State:
+        """See Cpu."""
+        regs, sregs = self._vcpu.regs(), self._vcpu.sregs()
+        values = [getattr(regs, name) for name in _STATE_GENERAL]
+        for name in _STATE_SEGMENTS:
+            register = getattr(sregs, name)
+            values += register.selector, register.base, register.limit
+        tables = sregs.gdt.base, sregs.gdt.limit, sregs.idt.base, sregs.idt.limit
+        return State(_bits(sregs.cs), (*values, *tables, *(getattr(sregs, name) for name in _CONTROL), regs.rflags))
 
     def set_register(self, name: str, value: int) -> None:
         """See Cpu."""
@@ -327,5 +347,6 @@ class KvmCpu:
             memory=self._board.memory,
             rom_writes=self._board.rom_writes,
             counts=self.counts(),
+            host_appends=self._board.host_appends,
             host_acpi=self._board.host_acpi,
         )

@@ -6,7 +6,6 @@ its emulator lacks ends the run as a fault that names the bytes. AMD's hardware 
 run says that the place is unknown. Breakpoints compare linear addresses, so paging that moves the entry would hide it.
 """
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -17,7 +16,7 @@ from pvhboot.shim.machines import MachineSpec
 from ...board import Board
 from ...handoff import KVM, Handoff
 from ..base import Limits, Run, Until, Watcher, drive
-from .cpu import KvmCpu
+from .cpu import KvmCpu, require_main_thread
 from .vm import Vm
 
 
@@ -35,8 +34,7 @@ class KvmEngine:
         """See Engine. Only in the main thread, whose SIGALRM and real-time timer it borrows while the guest executes."""
         if limits.instructions is not None:
             raise BootError("the kvm engine cannot count instructions: use --max-exits or --timeout")
-        if threading.current_thread() is not threading.main_thread():
-            raise BootError("the kvm engine runs in the main thread only: elsewhere no signal can end an endless loop")
+        require_main_thread()
         with Vm(board.memory) as vm, vm.vcpu() as vcpu:
             yield KvmCpu(board, limits, vcpu)
 

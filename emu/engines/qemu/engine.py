@@ -16,19 +16,22 @@ from pvhboot.shim.abi.e820 import E820Entry
 from pvhboot.shim.abi.firmware import FW_CFG
 from pvhboot.shim.abi.pam import SHADOW_END, SHADOW_START
 from pvhboot.shim.abi.pvh import MEMMAP_TYPE_RESERVED
+from pvhboot.shim.abi.x86 import INSTRUCTION_MAX
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import MachineSpec, Span, low_rom_span, rom_span
 
 from ...board import Board
+from ...gdb.packets import SIGABRT, SIGTRAP
 from ...handoff import QEMU, Handoff
 from ...reasons import CONSOLE, EXIT, FAULT, HALT, HANDOFF, LIMIT, RESET
 from ..base import Cpu, Limits, Run, Stop, Until, Watcher, halt_detail
-from .gdb import SIGABRT, SIGTRAP, Gdb, GdbGone
+from .gdb import Gdb, GdbGone
 from .memory import QemuMemory
 from .process import DAEMONIZE, QemuProcess
 from .qmp import Qmp, QmpGone
 from .recorder import reserved_by_host
-from .state import CpuState, parse_registers
+from .state import CpuState, parse_bytes, parse_registers
+from .tracing import EVENTS, Trace, parse_trace, qtest_listener, trace_arguments
 
 ACCELERATORS: Final = ("tcg", "kvm")
 # What QEMU's KVM keeps for itself (identity map and TSS): QEMU target/i386/kvm/kvm.c.
@@ -38,16 +41,19 @@ _LOOK: Final = 0.2  # seconds between two looks at whether the CPU sleeps for ev
 
 
 class QemuEngine:
-    """Has QEMU execute a plan, under the accelerator `tcg` or `kvm`. `extra` are further arguments for its command line."""
+    """Has QEMU execute a plan, under the accelerator `tcg` or `kvm`. `extra` are further arguments for its command line. With
+    `tracing`, `trace` is what it has seen of the accesses to devices, once a run has reached the handoff."""
 
     name = QEMU
 
-    def __init__(self, accelerator: str = "tcg", extra: Sequence[str] = ()) -> None:
+    def __init__(self, accelerator: str = "tcg", extra: Sequence[str] = (), *, tracing: bool = False) -> None:
         """Raises BootError for an accelerator that it does not know."""
         if accelerator not in ACCELERATORS:
             raise BootError(f"no accelerator named {accelerator!r}; there is: {', '.join(ACCELERATORS)}")
         self._accelerator = accelerator
         self._extra = tuple(extra)
+        self._tracing = tracing
+        self.trace: Trace | None = None
 
     def host_reserved(self, spec: MachineSpec, memory: int) -> tuple[E820Entry, ...]:
         """See Engine. A PC's depends on the processor that QEMU models, so that it is asked."""
@@ -78,8 +84,26 @@ class QemuEngine:
         self._check_arguments()
         if until.kind == CONSOLE:
             board.stop_at_console_text(until.text)
+        if self._tracing:
+            return self._run_traced(board, until, limits, on_handoff)
         with QemuProcess(board.plan, self._accelerator, self._extra) as process:
-            return _Session(board, until, limits, on_handoff, process).run()
+            return _Session(board, until, limits, on_handoff, process, False).run()
+
+    def _run_traced(self, board: Board, until: Until, limits: Limits, on_handoff: Callable[[Handoff], None]) -> Run:
+        self.trace = None
+        tracing = trace_arguments(self._accelerator)
+        with (
+            qtest_listener() as qtest,
+            QemuProcess(board.plan, self._accelerator, (*self._extra, *tracing, *qtest.arguments)) as process,
+        ):
+
+            def at_handoff(handoff: Handoff) -> None:
+                has_dma = board.plan.spec.source == FW_CFG and board.plan.dma
+                accesses = tuple(parse_trace(process.log()))
+                self.trace = Trace(accesses, qtest.read_items(process) if has_dma else {})
+                on_handoff(handoff)
+
+            return _Session(board, until, limits, at_handoff, process, True).run()
 
     def _check_arguments(self) -> None:
         if DAEMONIZE in self._extra:
@@ -90,13 +114,20 @@ class _Session:
     """One run: QEMU's process, and what it says through its channels."""
 
     def __init__(
-        self, board: Board, until: Until, limits: Limits, on_handoff: Callable[[Handoff], None], process: QemuProcess
+        self,
+        board: Board,
+        until: Until,
+        limits: Limits,
+        on_handoff: Callable[[Handoff], None],
+        process: QemuProcess,
+        tracing: bool,
     ) -> None:
         self._board = board
         self._until = until
         self._limits = limits
         self._on_handoff = on_handoff
         self._process = process
+        self._tracing = tracing
         self._deadline = time.monotonic() + limits.seconds
         self._qmp = Qmp(process.sockets["qmp"])
         self._gdb = Gdb(process.sockets["gdb"])
@@ -138,12 +169,13 @@ class _Session:
     def _ended_with(self, stop: Stop) -> Run:
         """Takes what the guest has printed up to its end: the text that was waited for may be in it."""
         self._qmp.command("stop")
-        registers = dict(self._cpu().registers)
+        cpu = self._cpu()
         if self._drain():
             request = self._board.stop
             assert request is not None
             stop = Stop(request.reason, request.detail, stop.rip)
-        return Run(stop, registers, {})
+        code = b"" if stop.rip is None else parse_bytes(self._qmp.monitor(f"x/{INSTRUCTION_MAX}xb {stop.rip:#x}"))
+        return Run(stop, dict(cpu.registers), {}, cpu.segments, cpu.bits, code)
 
     def _until_stop(self) -> Stop:
         with selectors.DefaultSelector() as selector:
@@ -159,6 +191,8 @@ class _Session:
                 now = time.monotonic()
                 if now >= look_at:
                     look_at = now + _LOOK
+                    if (request := self._board.stop) is not None:
+                        return Stop(request.reason, request.detail, self._cpu().linear_ip)
                     if (cpu := self._cpu()).dead:
                         return Stop(HALT, halt_detail(cpu.registers["eflags"]), cpu.linear_ip)
                 if now >= self._deadline:
@@ -229,6 +263,9 @@ class _Session:
         if self._until.kind == HANDOFF:
             return Stop(HANDOFF, "", cpu.linear_ip)
         self._memory.forget()
+        if self._tracing:
+            for event in EVENTS:
+                self._qmp.command("trace-event-set-state", name=event, enable=False)
         self._gdb.break_at(self._board.entry, False)
         self._gdb.resume()
         return None

@@ -4,12 +4,10 @@ Source: GDB manual, appendix E "GDB Remote Serial Protocol" (packets, `Z1`, `c`,
 """
 
 import socket
-from typing import Final
 
 from pvhboot.shim.errors import BootError
 
-SIGTRAP: Final = 5
-SIGABRT: Final = 6
+from ...gdb.packets import Framer, Kind, Message, ProtocolError, frame
 
 
 class GdbGone(Exception):
@@ -21,7 +19,8 @@ class Gdb:
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
-        self._buffer = bytearray()
+        self._framer = Framer()
+        self._messages: list[Message] = []
 
     def break_at(self, address: int, wanted: bool) -> None:
         """Sets a hardware breakpoint at a linear address, or takes it away; BootError if the stub has none."""
@@ -42,8 +41,7 @@ class Gdb:
         return int(packet[1:3], 16) if packet is not None and packet[:1] in ("T", "S") else None
 
     def _send(self, text: str) -> None:
-        data = text.encode()
-        self._write(b"$%s#%02x" % (data, sum(data) & 0xFF))
+        self._write(frame(text.encode()))
 
     def _write(self, data: bytes) -> None:
         try:
@@ -62,15 +60,16 @@ class Gdb:
             data = b""
         if not data:
             raise GdbGone
-        self._buffer += data
+        try:
+            self._messages += self._framer.feed(data)
+        except ProtocolError as error:
+            raise BootError(f"QEMU's gdb stub sends {error}") from None
 
     def _packet(self) -> str | None:
-        """The text of the next packet, acknowledged, if there is a whole one; around it lie acknowledgements of ours."""
-        start = self._buffer.find(b"$")
-        end = self._buffer.find(b"#", start) if start >= 0 else -1
-        if end < 0 or len(self._buffer) < end + 3:
-            return None
-        packet = self._buffer[start + 1 : end].decode()
-        del self._buffer[: end + 3]
-        self._write(b"+")
-        return packet
+        """The text of the next packet, acknowledged, if there is a whole one."""
+        while self._messages:
+            message = self._messages.pop(0)
+            if message.kind is Kind.PACKET:
+                self._write(b"+")
+                return message.data.decode()
+        return None

@@ -1,6 +1,5 @@
 """A QEMU process with its channels, ended when its `with` is, whatever happens in it."""
 
-import contextlib
 import ctypes
 import fcntl
 import os
@@ -10,7 +9,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import IO, Final, NoReturn, Self
 
@@ -116,7 +115,7 @@ class QemuProcess:
                 stack.callback(os.close, self.pipes[name])
                 inherited.callback(os.close, descriptors[name])
                 os.set_blocking(self.pipes[name], False)
-                with contextlib.suppress(OSError):  # the system may allow less
+                with suppress(OSError):  # the system may allow less
                     fcntl.fcntl(self.pipes[name], fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             try:
                 self.directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="pvhboot-"))
@@ -156,8 +155,13 @@ class QemuProcess:
         return complaint(self._text(_ERRORS_FILE))
 
     def has_logged(self, words: str) -> bool:
-        """Whether QEMU's log (-d cpu_reset) has these words."""
-        return words in self._text(LOG_FILE)
+        """Whether a line of QEMU's log (-d cpu_reset) has these words."""
+        return any(words in line for line in self.log())
+
+    def log(self) -> Iterator[str]:
+        """The lines of QEMU's log so far."""
+        with suppress(FileNotFoundError), open(os.path.join(self.directory, LOG_FILE), errors="replace") as file:
+            yield from file
 
     def _text(self, name: str) -> str:
         try:

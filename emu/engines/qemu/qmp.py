@@ -32,7 +32,7 @@ class Qmp:
         self._answer()
         self.command("qmp_capabilities")
 
-    def command(self, name: str, **arguments: Any) -> Any:
+    def command(self, name: str, /, **arguments: Any) -> Any:
         """What a command returns; BootError with QEMU's own words if it fails, QmpGone if QEMU ends."""
         request = {"execute": name, "arguments": arguments} if arguments else {"execute": name}
         try:

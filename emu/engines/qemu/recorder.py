@@ -20,7 +20,7 @@ from pvhboot.shim.machines import MachineSpec
 
 from .command import PROGRAM
 from .process import DAEMONIZE
-from .qtest import QtestMachine
+from .qtest import Qtest, QtestMachine
 
 _DESCRIPTOR: Final = 0x1000  # physical addresses of RAM that is free, as nothing runs
 _BUFFER: Final = 0x10000
@@ -35,6 +35,11 @@ _PLANNED_KEYS: Final = {
     *range(fw_cfg.FW_CFG_KERNEL_ADDR, fw_cfg.FW_CFG_KERNEL_SIZE + 1),
     *range(fw_cfg.FW_CFG_INITRD_ADDR, fw_cfg.FW_CFG_INITRD_SIZE + 1),
     *range(fw_cfg.FW_CFG_KERNEL_ENTRY, fw_cfg.FW_CFG_FILE_DIR + 1),
+}
+# Those of which another one tells the size.
+_SIZED_KEYS: Final = {
+    fw_cfg.FW_CFG_CMDLINE_SIZE: fw_cfg.FW_CFG_CMDLINE_DATA,
+    fw_cfg.FW_CFG_SETUP_SIZE: fw_cfg.FW_CFG_SETUP_DATA,
 }
 # What no firmware of a PVH boot looks at, and is large, or depends on the kernel; and what the plan has.
 _LEFT_OUT: Final = (b"bootorder", b"etc/fdt", fw_cfg.E820_FILE)
@@ -52,7 +57,7 @@ def record(spec: MachineSpec, memory: int, cpus: int, extra: Sequence[str]) -> R
         spaces = {} if spec.chipset is None else _config_spaces(machine)
         if spec.chipset is not None:
             _program(machine, spec.chipset)
-        reader = _FwCfgReader(machine)
+        reader = FwCfgReader(machine)
         size = int.from_bytes(reader.item(fw_cfg.FW_CFG_RAM_SIZE, 8), "little")
         if size != memory:
             raise BootError(f"QEMU has {show_size(size)} of memory, not {show_size(memory)}: give it by --memory")
@@ -77,11 +82,32 @@ def _require_machine(machine: QtestMachine, spec: MachineSpec) -> None:
 def reserved_by_host(spec: MachineSpec, memory: int, accelerator: str, extra: Sequence[str]) -> tuple[E820Entry, ...]:
     """What such a QEMU's etc/e820 has beside RAM. UnavailableError if there is no QEMU, BootError if it does not start."""
     with QtestMachine(spec, memory, 1, accelerator, extra) as machine:
-        reader = _FwCfgReader(machine)
+        reader = FwCfgReader(machine)
         size, key = next(((entry.size, entry.select) for name, entry in reader.directory() if name == fw_cfg.E820_FILE), (0, 0))
         data = reader.item(key, size)
     entries = (E820_ENTRY.unpack(data[at : at + E820_ENTRY.size]) for at in range(0, size, E820_ENTRY.size))
     return tuple(entry for entry in entries if entry.type != MEMMAP_TYPE_RAM)
+
+
+def read_items(machine: Qtest) -> dict[int, bytes]:
+    """All that fw_cfg has but kernel and initrd, by key, of a QEMU that stands still. RAM is left as it was."""
+    before = [(paddr, machine.read(paddr, size)) for paddr, size in ((_DESCRIPTOR, fw_cfg.FW_CFG_DMA.size), (_BUFFER, _CHUNK))]
+    try:
+        reader = FwCfgReader(machine)
+        items = {key: reader.item(key, _ITEM_BYTES) for key in (*_item_keys(), *_PLANNED_KEYS)}
+        for size_key, key in _SIZED_KEYS.items():
+            size = int.from_bytes(items[size_key][:4], "little")
+            if size > _FILE_MAX:
+                raise BootError(f"QEMU's fw_cfg item {key:#x} has {size} bytes: too many to record")
+            items[key] = reader.item(key, size)
+        files = list(reader.directory())
+        items[fw_cfg.FW_CFG_FILE_DIR] = reader.item(
+            fw_cfg.FW_CFG_FILE_DIR, fw_cfg.FW_CFG_FILE_COUNT_BYTES + len(files) * fw_cfg.FW_CFG_FILE.size
+        )
+        return items | {entry.select: reader.item(entry.select, entry.size) for _name, entry in files}
+    finally:
+        for paddr, data in before:
+            machine.write(paddr, data)
 
 
 def _version() -> str:
@@ -151,10 +177,10 @@ def _program(machine: QtestMachine, chipset: abi.Chipset) -> None:
         _config_write(machine, *chipset.host, chipset.pciexbar, abi.PCIEXBAR | abi.PCIEXBAR_ENABLE)
 
 
-class _FwCfgReader:
-    """fw_cfg by DMA."""
+class FwCfgReader:
+    """fw_cfg by DMA, through RAM that nobody else uses meanwhile."""
 
-    def __init__(self, machine: QtestMachine) -> None:
+    def __init__(self, machine: Qtest) -> None:
         self._machine = machine
 
     def item(self, key: int, size: int) -> bytes:

@@ -10,6 +10,7 @@ from pvhboot.shim.errors import BootError
 _NUMBER: Final = re.compile(r"\b([A-Z]+[0-9]?) ?=([0-9a-f]+)(?![0-9a-f])")
 _SEGMENT: Final = re.compile(r"^([A-Z]{2,3}) *=([0-9a-f]{4}) ([0-9a-f]+) ([0-9a-f]{8}) ([0-9a-f]{8})", re.MULTILINE)
 _TABLE: Final = re.compile(r"^GDT= +([0-9a-f]+) ([0-9a-f]+)", re.MULTILINE)
+_BYTE: Final = re.compile(r" 0x([0-9a-f]{2})\b")
 _GENERAL: Final = ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")
 
 
@@ -25,6 +26,12 @@ class CpuState(NamedTuple):
         """The linear address of the next instruction."""
         cs, rip = self.segments["cs"], self.registers["eip"]
         return rip if cs.long else (cs.base + rip) % ADDRESS_4G
+
+    @property
+    def bits(self) -> int:
+        """16, 32 or 64: how the next instruction is decoded."""
+        cs = self.segments["cs"]
+        return 64 if cs.long else 32 if cs.db else 16
 
     @property
     def dead(self) -> bool:
@@ -52,3 +59,8 @@ def parse_registers(text: str) -> CpuState:
     except (KeyError, AssertionError):
         raise BootError("this QEMU prints its registers in an unknown form: QEMU 5 and later are known to work") from None
     return CpuState(registers, segments, bool(numbers.get("HLT")))
+
+
+def parse_bytes(text: str) -> bytes:
+    """Reads what the monitor's `x/…xb` prints; none of what it cannot access."""
+    return bytes(int(value, 16) for value in _BYTE.findall(text))
