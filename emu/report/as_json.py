@@ -2,11 +2,12 @@
 
 from typing import Any
 
+from ..diagnosis import UNDIAGNOSED, Diagnosis
 from ..session import Outcome
 
 
-def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
-    """Engine, machine, kernel, stop, handoff, start_info, memmap, modules, cmdline, findings, blob and counts."""
+def outcome_to_json(outcome: Outcome, diagnosis: Diagnosis = UNDIAGNOSED) -> dict[str, Any]:
+    """Engine, machine, kernel, stop, handoff, start_info, memmap, modules, cmdline, findings, causes, blob and counts."""
     stop, handoff, tables = outcome.run.stop, outcome.handoff, outcome.tables
     place = None if stop.rip is None else outcome.blob.locate(stop.rip)
     return {
@@ -22,6 +23,9 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
             "value": stop.value,
             "place": None if place is None else str(place),
             "registers": dict(outcome.run.registers),
+            "segments": {name: segment._asdict() for name, segment in outcome.run.segments.items()},
+            "bits": outcome.run.bits or None,
+            "code": outcome.run.code.hex(),
         },
         "handoff": None
         if handoff is None
@@ -41,6 +45,18 @@ def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
         else [],
         "cmdline": _text(tables.cmdline) if tables else None,
         "findings": [finding._asdict() for finding in outcome.findings],
+        "causes": [cause._asdict() for cause in diagnosis.causes],
+        "executed": [
+            {
+                "address": one.address,
+                "bits": one.bits,
+                "bytes": one.data.hex(),
+                "text": one.text,
+                "times": one.times,
+                "place": None if one.place is None else str(one.place),
+            }
+            for one in diagnosis.history.executed
+        ],
         "blob": {"sha256": outcome.blob.sha256, "bytes": len(outcome.blob.data)},
         "counts": {"handoff": dict(handoff.counts) if handoff else None, "end": dict(outcome.run.counts)},
         "console": _text(outcome.console),

@@ -1,30 +1,38 @@
 """The outcome of a boot, and a plan, as text for a person."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from pvhboot.loader.plan import BootPlan
 from pvhboot.loader.sizes import show_size
 from pvhboot.shim.abi import x86
 from pvhboot.shim.abi.pvh import MEMMAP_TYPE_NAMES
 from pvhboot.shim.blob import Blob
-from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import Span
 
-from ..check import OK
+from ..causes.scene import Cause
+from ..check import OK, Finding
+from ..diagnosis import UNDIAGNOSED, Diagnosis
 from ..disassembly import decode
 from ..engines.base import describe_stop
 from ..reasons import FAULT
 from ..session import Outcome
+from .causes import cause_lines, executed_lines
+from .state import state_text
+
+_INSTRUCTIONS: Final = 8  # that are shown
 
 
 def subject_text(plan: BootPlan, blob: Blob) -> str:
     """One line: what is about to run."""
     moved = f", moved to {plan.segments[0].paddr:#x}" if plan.moved_by else ""
     kernel = f"{plan.kernel.path} ({plan.kernel.kind}, entry {plan.entry:#x}{moved})"
-    return f"{kernel} on {plan.spec.name} with {show_size(plan.ram_size)}, firmware {blob.sha256[:12]}"
+    patched = f", patched at {', '.join(blob.patched)}" if blob.patched else ""
+    return f"{kernel} on {plan.spec.name} with {show_size(plan.ram_size)}, firmware {blob.sha256[:12]}{patched}"
 
 
-def _range(start: int, size: int) -> str:
+def range_text(start: int, size: int) -> str:
+    """A range of physical addresses, its last byte included."""
     if not size:
         return f"{start:#014x}, empty     "
     return f"{start:#014x}-{start + size - 1:#014x}"
@@ -52,11 +60,12 @@ def plan_text(plan: BootPlan) -> str:
         rows += _ram_rows(area, inside) if area in plan.ram else [("ROM", area)]
         at = area.end
     lines += [
-        f"{_range(span.start, span.size)}  {kind:<4}  {show_size(span.size):>16}  {span.name}".rstrip() for kind, span in rows
+        f"{range_text(span.start, span.size)}  {kind:<4}  {show_size(span.size):>16}  {span.name}".rstrip()
+        for kind, span in rows
     ]
     if plan.memmap is not None:
         lines += ["", "told to the guest (e820):"]
-        lines += [f"{_range(e.addr, e.size)}  {_type_name(e.type):<8}  {show_size(e.size)}" for e in plan.memmap]
+        lines += [f"{range_text(e.addr, e.size)}  {type_name(e.type):<8}  {show_size(e.size)}" for e in plan.memmap]
     return "\n".join(lines)
 
 
@@ -74,8 +83,9 @@ def _ram_rows(ram: Span, pieces: list[Span]) -> list[tuple[str, Span]]:
     return rows
 
 
-def outcome_text(outcome: Outcome, verbose: bool) -> str:
-    """The handoff, the findings and how the run ended. `verbose` lists the clauses that are met, too."""
+def outcome_text(outcome: Outcome, verbose: bool, diagnosis: Diagnosis = UNDIAGNOSED) -> str:
+    """The handoff, the findings and how the run ended; if that is not as asked, why, and the state of the CPU. `verbose` lists
+    the clauses that are met, too."""
     lines: list[str] = []
     if outcome.handoff is not None:
         lines += _handoff_lines(outcome)
@@ -84,8 +94,10 @@ def outcome_text(outcome: Outcome, verbose: bool) -> str:
     if outcome.post_codes:
         lines.append("POST codes: " + " ".join(f"{code:02x}" for code in outcome.post_codes))
     if outcome.handoff is not None:
-        lines += ["", *_finding_lines(outcome, verbose)]
+        lines += ["", *finding_lines(outcome.findings, verbose)]
     lines += _end_lines(outcome)
+    lines += _cause_lines(diagnosis.causes)
+    lines += _state_lines(outcome, diagnosis)
     return "\n".join(lines)
 
 
@@ -113,11 +125,11 @@ def _handoff_lines(outcome: Outcome) -> list[str]:
             f"  start_info version {info.version}, {info.nr_modules} modules, {info.memmap_entries} memory map entries"
         )
     lines += [
-        f"    memmap {_range(entry.addr, entry.size)}  {_type_name(entry.type):<8}  {show_size(entry.size)}"
+        f"    memmap {range_text(entry.addr, entry.size)}  {type_name(entry.type):<8}  {show_size(entry.size)}"
         for entry in tables.memmap
     ]
     lines += [
-        f"    module {_range(entry.paddr, entry.size)}  {show_size(entry.size)}"
+        f"    module {range_text(entry.paddr, entry.size)}  {show_size(entry.size)}"
         + ("" if line is None else f"  {line.decode(errors='replace')!r}")
         for entry, line in zip(tables.modules, tables.module_cmdlines, strict=True)
     ]
@@ -126,21 +138,25 @@ def _handoff_lines(outcome: Outcome) -> list[str]:
     return lines
 
 
-def cost_text(counts: Mapping[str, int]) -> str:
-    """What it took, as far as the engine has counted, as the end of a phrase."""
+def cost_text(counts: Mapping[str, int], *, to_handoff: int | None = None) -> str:
+    """What it took, as far as the engine has counted, as the end of a phrase. `to_handoff`: so many instructions were counted
+    up to the handoff, and not all of those behind it."""
     if not counts:
         return ""
     executed = f"{counts['instructions']} instructions, " if "instructions" in counts else ""
+    if to_handoff is not None:
+        executed = f"{to_handoff} instructions up to the handoff (from there they were not all counted), "
     accesses = sum(counts.get(kind, 0) for kind in ("in", "out", "read", "write"))
     return f", after {executed}{accesses} device access{'' if accesses == 1 else 'es'}"
 
 
-def _type_name(kind: int) -> str:
+def type_name(kind: int) -> str:
+    """What a MEMMAP_TYPE_* is called."""
     return MEMMAP_TYPE_NAMES.get(kind, f"type {kind}")
 
 
-def _finding_lines(outcome: Outcome, verbose: bool) -> list[str]:
-    findings = outcome.findings
+def finding_lines(findings: Sequence[Finding], verbose: bool) -> list[str]:
+    """How many clauses are met, and a line for each that is not; `verbose` lists all."""
     good = sum(finding.status == OK for finding in findings)
     lines = [f"check: {good} of {len(findings)} clauses of the PVH ABI are met"]
     for finding in findings:
@@ -150,33 +166,33 @@ def _finding_lines(outcome: Outcome, verbose: bool) -> list[str]:
 
 
 def _end_lines(outcome: Outcome) -> list[str]:
-    stop, registers = outcome.run.stop, outcome.run.registers
+    stop = outcome.run.stop
     lines = [f"end: {describe_stop(stop)}"]
     if outcome.ended_as_asked:
         return lines
     if stop.rip is not None:
         place = outcome.blob.locate(stop.rip)
         lines.append(f"  at {stop.rip:#x}" + (f", {place}" if place else ""))
-        if stop.reason == FAULT and registers:
-            lines.append(f"  the instruction: {_instruction(outcome, stop.rip)}")
-    values = [f"{name} {value:#x}" for name, value in registers.items()]
-    lines += ["  " + "  ".join(values[at : at + 8]) for at in range(0, len(values), 8)]
+        if stop.reason == FAULT and outcome.run.bits:
+            found = decode(outcome.run.code, stop.rip, outcome.run.bits)
+            shown = "  ".join(part for part in (found.data.hex(" "), found.text) if part)
+            lines.append(f"  the instruction: {shown}")
     return lines
 
 
-def _instruction(outcome: Outcome, rip: int) -> str:
-    """Disassembles the instruction where a run in 16- or 32-bit code faulted, from the ROM or from RAM."""
-    rom_start = outcome.blob.paddr
-    if outcome.run.registers["cr0"] & x86.CR0_PG:
-        return "not shown, since paging is on"
-    if rip >= rom_start:
-        code = outcome.blob.data[rip - rom_start :][: x86.INSTRUCTION_MAX]
-    elif outcome.handoff is not None:
-        try:
-            code = outcome.handoff.try_read(rip, x86.INSTRUCTION_MAX) or b""
-        except BootError:
-            return "not known: its machine has gone"
-    else:
-        return "unknown"
-    found = decode(code, rip, 32 if outcome.run.registers["cr0"] & x86.CR0_PE else 16)
-    return f"{found.data.hex(' ')}  {found.text}".strip()
+def _cause_lines(causes: Sequence[Cause]) -> list[str]:
+    """The likeliest, and what the others are called."""
+    lines = ["", *cause_lines(causes[0])] if causes else []
+    return lines + [f"also: {cause.title}" for cause in causes[1:]]
+
+
+def _state_lines(outcome: Outcome, diagnosis: Diagnosis) -> list[str]:
+    """Where a run stood that did not end as asked, and what it did last."""
+    if outcome.ended_as_asked:
+        return []
+    run = outcome.run
+    state = state_text(run.registers, run.segments, outcome.memory)
+    lines = ["", "the CPU then:", *(f"  {line}" for line in state)] if state else []
+    if executed := diagnosis.history.executed[-_INSTRUCTIONS:]:
+        lines += ["", "the last instructions:", *(f"  {line}" for line in executed_lines(executed))]
+    return lines

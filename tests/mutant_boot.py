@@ -1,0 +1,56 @@
+"""Boots of the broken firmwares of mutants.py and astray.py, on the machine that each is for."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from mutants import ENTRY, Mutant
+from plans import DirtyPlan, RefusedOnce
+from pvhboot.emu.board import Board
+from pvhboot.emu.diagnosis import Diagnosis, diagnose
+from pvhboot.emu.engines.base import Limits, Until
+from pvhboot.emu.reasons import HANDOFF
+from pvhboot.emu.session import Outcome, boot, get_engine
+from pvhboot.loader.kernel import Kernel
+from pvhboot.loader.modules import Module
+from pvhboot.loader.plan import make_plan
+from pvhboot.shim.abi import pvh
+from pvhboot.shim.abi.elf import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE
+from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
+from pvhboot.shim.image import build
+from pvhboot.shim.machines import BARE, GIB, MIB
+
+_LIMITS = Limits(seconds=20.0)
+
+
+class MutantBoot(NamedTuple):
+    outcome: Outcome
+    diagnosis: Diagnosis
+
+
+def kernel_image() -> bytes:
+    """A kernel of a few bytes at ENTRY: it is never executed."""
+    code = ElfSegment(PT_LOAD, ENTRY, b"\xf4" * 16, 64, PF_R | PF_W | PF_X, 4)
+    entry = note(pvh.NOTE_NAME, pvh.XEN_ELFNOTE_PHYS32_ENTRY, ENTRY.to_bytes(4, "little"))
+    return write_elf(32, ENTRY, (code, ElfSegment(PT_NOTE, 0, entry, len(entry), PF_R, 4)), {})
+
+
+def boot_mutant(
+    mutant: Mutant, engine_name: str, directory: Path, limits: Limits = _LIMITS, *, diagnosed: bool = False
+) -> MutantBoot:
+    """With 64 MiB on bare; elsewhere with an initrd, put into `directory`, and with 5 GiB, so that the map must be sorted."""
+    initrd = directory / "initrd"
+    initrd.write_bytes(b"module")
+    spec, has_fw_cfg = mutant.machine, mutant.machine is not BARE
+    blob = build(spec, sources=mutant.sources() if mutant.file else None)
+    modules = [Module(str(initrd))] if has_fw_cfg else []
+    with Kernel.from_bytes(kernel_image(), "guest") as kernel:
+        memory = 5 * GIB if has_fw_cfg else 64 * MIB
+        plan = make_plan(spec, blob.data, kernel, memory=memory, modules=modules, cmdline="hello", dma=mutant.dma)
+        if mutant.refused:
+            plan = plan._replace(modules=(plan.modules[0]._replace(payload=RefusedOnce(str(initrd))),))
+        if mutant.dirty:
+            plan = DirtyPlan.of(plan)
+        engine, until = get_engine(engine_name), Until(HANDOFF)
+        outcome = boot(plan, blob, engine, until, limits)
+        again = diagnosed and not outcome.ok
+        return MutantBoot(outcome, diagnose(outcome, engine, until, limits, Board(plan) if again else None))
