@@ -6,24 +6,24 @@ writes nothing but what its manifest names, and RAM above 1 MiB where no kernel 
 """
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hypothesis import strategies as st
 from pvhboot.emu.board import Board
 from pvhboot.emu.check import VIOLATED, check
-from pvhboot.emu.engines.base import Limits
+from pvhboot.emu.engines.base import Limits, Watcher
 from pvhboot.emu.engines.unicorn_cpu import UnicornCpu
 from pvhboot.emu.reasons import HALT
-from pvhboot.loader.fw_cfg import fw_cfg_items, with_directory
-from pvhboot.loader.image import BytesImage, SizedSource
+from pvhboot.emu.strategies import Contents, hostile_contents, setup_header
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.modules import Module
 from pvhboot.loader.plan import BootPlan, make_plan
 from pvhboot.shim.abi.firmware import panic_message
 from pvhboot.shim.image import asm_source, build, panics_of
-from pvhboot.shim.machines import MACHINES, MIB, UNIVERSAL, MachineSpec
+from pvhboot.shim.machines import MACHINES, MIB, UNIVERSAL, MachineSpec, Span
 from stores import Stores
 
 SPECS = ("microvm", "microvm-acpi", "pc", "q35")
@@ -31,26 +31,14 @@ MEMORY = 64 * MIB
 KERNEL = 0x200000  # physical address
 KERNEL_BYTES = 0x10000
 INITRD_ADDR, INITRD_SIZE, CMDLINE_SIZE, CMDLINE_DATA, NB_CPUS = 0x0A, 0x0B, 0x14, 0x15, 0x05
-KERNEL_ADDR, KERNEL_SIZE, KERNEL_ENTRY, KERNEL_DATA, SETUP_DATA, FILE_DIR = 0x07, 0x08, 0x10, 0x11, 0x18, 0x19
-FIRST_FILE = 0x20
+KERNEL_ADDR, KERNEL_SIZE, KERNEL_ENTRY, KERNEL_DATA, SETUP_DATA = 0x07, 0x08, 0x10, 0x11, 0x18
 FIRMWARE_END = 0x28000  # below it the firmware works
 MANY, MAX_FILES = 300, 0x3FE0
 SCRIPT, TABLES, RSDP = b"etc/table-loader", b"etc/acpi/tables", b"etc/acpi/rsdp"
 ANCHOR, SMBIOS = b"etc/smbios/smbios-anchor", b"etc/smbios/smbios-tables"
-FILES = (SCRIPT, TABLES, RSDP, ANCHOR, SMBIOS, b"etc/e820")
 LOCAL_APIC = range(0xFEE00000, 0xFEE01000)
 # Each byte by port is an instruction; the longest of what is drawn here is a script with forty sums of 4 KiB.
 BOUND = 1_000_000
-
-
-class Zeros:
-    """So many bytes, all of them 0."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def read_into(self, offset: int, buffer: memoryview) -> None:  # noqa: ARG002 - a Source has it
-        buffer[:] = bytes(len(buffer))
 
 
 class Host(NamedTuple):
@@ -72,143 +60,32 @@ class Host(NamedTuple):
     fault: str
     fault_at: int
 
+    @classmethod
+    def of(cls, machine: str, universal: bool, dma: bool, kind: str, contents: Contents, fault: str, fault_at: int) -> "Host":
+        """With such a fw_cfg."""
+        return cls(machine, universal, dma, kind, *contents, fault, fault_at)
+
+    def contents(self) -> Contents:
+        """What its fw_cfg holds."""
+        numbers, items = dict(self.numbers), dict(self.items)
+        if self.kind == "bzimage":
+            numbers[KERNEL_ENTRY] = 0
+            items = {SETUP_DATA: setup_header(), KERNEL_DATA: b"\xf4" * KERNEL_BYTES, **items}
+        return Contents(numbers, items, self.files, self.sizes, self.names, self.others, self.count)
+
 
 # What is drawn.
-
-_edges = (0, 1, 0x27FFF, 0x28000, 0x9DFFF, 0xA0000, 0xFFFFF, 0x100000, KERNEL - 1, KERNEL, KERNEL + KERNEL_BYTES, MEMORY - 1)
-_words = st.sampled_from((*_edges, MEMORY, 1 << 31, 0xB0000000, 0xFFFF0000, 0xFFFFFFFE, 0xFFFFFFFF)) | st.integers(
-    0, 0xFFFFFFFF
-)
-_sizes = st.sampled_from((0, 1, 19, 20, 24, 31, 36, 127, 128, 4096, 16384, 16385, 32768, 1 << 31, (1 << 32) - 1))
-_quads = st.sampled_from((0, 1, 0x9F000, 0xF0000, 0x100000, MEMORY, 0xC0000000, 0xFFFF0000, 1 << 32, 1 << 40, (1 << 64) - 1))
-
-
-def _entries() -> st.SearchStrategy[bytes]:
-    ram = st.just((0, MEMORY, 1))
-    other = st.tuples(_quads | st.integers(MEMORY, 1 << 40), _quads | st.integers(0, 1 << 32), st.integers(0, 9))
-    regular = st.builds(
-        lambda at, size, kind: (at << 16, size << 12, kind), st.integers(0x1000, 0xFFFF), st.integers(0, 15), st.integers(2, 9)
-    )
-    lists = st.builds(
-        lambda first, more, last: [*first, *more, *last],
-        st.lists(regular | other, max_size=3),
-        st.lists(ram, min_size=1, max_size=1) | st.lists(ram, max_size=2),
-        st.lists(regular, max_size=40, unique_by=lambda entry: entry[0]) | st.lists(other, max_size=4),
-    )
-    many = st.builds(
-        lambda count: [(0, MEMORY, 1), *(((0x10000 + at) << 16, 4096, 2) for at in range(count))],
-        st.sampled_from((100, 120, 121, 122, 123, 500)),
-    )
-    packed = (lists | many | st.just([])).map(lambda entries: b"".join(struct.pack("<QQI", *entry) for entry in entries))
-    return packed | packed.map(lambda data: data[:-1]) | packed.map(lambda data: data + b"\0")
-
-
-def _script() -> st.SearchStrategy[bytes]:
-    """Commands of the four kinds that there are, good ones likely; and others."""
-    name = st.sampled_from((TABLES, RSDP, b"etc/none", b"x" * 56, TABLES + b"s", b"")).map(lambda text: text.ljust(56, b"\0"))
-    offset = st.integers(0, 64) | st.sampled_from((4093, 4096, 0x7FFFFFFF, 0xFFFFFFFF))
-    length = st.integers(0, 64) | st.sampled_from((4096, 0xFFFFFFFF))
-    align = st.sampled_from((1, 16, 64, 4096, 0, 3, 1 << 31))
-    command = st.one_of(
-        st.builds(lambda file, by, zone: struct.pack("<I56sIB63x", 1, file, by, zone), name, align, st.integers(0, 3)),
-        st.builds(
-            lambda dest, src, at, size: struct.pack("<I56s56sIB7x", 2, dest, src, at, size),
-            name,
-            name,
-            offset,
-            st.sampled_from((1, 2, 4, 8, 0, 3, 255)),
-        ),
-        st.builds(
-            lambda file, at, start, size: struct.pack("<I56sIII56x", 3, file, at, start, size), name, offset, offset, length
-        ),
-        st.builds(
-            lambda dest, src, to, at, size: struct.pack("<I56s56sIIB3x", 4, dest, src, to, at, size),
-            name,
-            name,
-            offset,
-            offset,
-            st.integers(0, 9),
-        ),
-        st.builds(lambda number, rest: struct.pack("<I", number) + rest * 124, _words, st.binary(min_size=1, max_size=1)),
-    )
-    both = b"".join(struct.pack("<I56sIB63x", 1, file.ljust(56, b"\0"), 16, 1) for file in (TABLES, RSDP))
-    commands = st.lists(command, max_size=40).map(b"".join)
-    return st.builds(lambda first, rest: first + rest, st.sampled_from((both, b"")), commands)
-
-
-def _anchor() -> st.SearchStrategy[bytes]:
-    start = st.sampled_from((b"_SM_", b"_SM3_", b"_DMI_", b""))
-    return st.builds(lambda head, rest: head + rest, start, st.binary(max_size=40))
-
-
-def _header(fields: tuple[Any, ...]) -> bytes:
-    """The first 0x290 bytes of a bzImage."""
-    magic, version, flags, jump, alignment, relocatable, data, preferred, size = fields
-    setup = bytearray(b"\xee" * 0x290)
-    setup[0x1FE:0x200] = b"\x55\xaa"
-    setup[0x201] = jump
-    setup[0x202:0x206] = magic
-    struct.pack_into("<H", setup, 0x206, version)
-    setup[0x211] = flags
-    struct.pack_into("<IB", setup, 0x230, alignment, relocatable)
-    struct.pack_into("<QQI", setup, 0x250, data, preferred, size)
-    return bytes(setup)
-
-
-_GOOD_HEADER = _header((b"HdrS", 0x20F, 1, 0x6A, 0x200000, 1, 0, 0x1000000, 0x800000))
-
-
-def _setup() -> st.SearchStrategy[bytes]:
-    return st.tuples(
-        st.sampled_from((b"HdrS", b"HdrS", b"HdrS", b"HdrX")),
-        st.sampled_from((0x20F, 0x20F, 0x20A, 0x209, 0x206, 0x205, 0, 0xFFFF)),
-        st.sampled_from((1, 1, 0x81, 0)),
-        st.sampled_from((0x6A, 0x6A, 0, 0xFF)),
-        st.sampled_from((0x200000, 0x1000, 1, 0, 3, 1 << 31)),
-        st.integers(0, 1),
-        st.sampled_from((0, 0, KERNEL + 0x1000, 0x300000, MEMORY - 8, 0x9F000, 1 << 32, (1 << 64) - 1)),
-        st.sampled_from((0x1000000, 0x1000000, 0x100000, 0, 0x27000, 1 << 32, (1 << 64) - 1)),
-        st.sampled_from((0x800000, 0x800000, 0, 0x2000000, 0xFFFFFFFF)),
-    ).map(_header)
-
-
-def _some(keys: Iterable[Any], values: st.SearchStrategy[Any], most: int = 2) -> st.SearchStrategy[dict[Any, Any]]:
-    return st.dictionaries(st.sampled_from(tuple(keys)), values, max_size=most)
 
 
 def hosts() -> st.SearchStrategy[Host]:
     """Most are wrong in one or two things only: those get far."""
-    nothing = st.just({})
-    numbers = (KERNEL_ADDR, KERNEL_SIZE, CMDLINE_SIZE, INITRD_ADDR, INITRD_SIZE)
-    files = st.one_of(
-        nothing,
-        st.fixed_dictionaries({b"etc/e820": _entries()}),
-        st.fixed_dictionaries({SCRIPT: _script(), TABLES: st.binary(max_size=64).map(lambda data: data * 64)}),
-        st.fixed_dictionaries({ANCHOR: _anchor()}),
-        _some(FILES, st.none() | st.binary(max_size=64)),
-    )
     return st.builds(
-        Host,
+        Host.of,
         machine=st.sampled_from(SPECS),
         universal=st.booleans(),
         dma=st.sampled_from((True, True, False)),
         kind=st.sampled_from(("pvh", "pvh", "bzimage")),
-        numbers=nothing | nothing | _some(numbers, _words) | _some((NB_CPUS,), st.sampled_from((0, 2, 255, 256, 65535))),
-        items=st.one_of(
-            nothing,
-            nothing,
-            nothing,
-            _some((CMDLINE_DATA, KERNEL_DATA, FILE_DIR, 0), st.none() | st.binary(max_size=70)),
-            st.fixed_dictionaries({SETUP_DATA: _setup()}),
-        ),
-        files=files,
-        sizes=nothing | nothing | nothing | _some(FILES, _sizes),
-        names=nothing
-        | nothing
-        | nothing
-        | _some(FILES, st.binary(min_size=56, max_size=56) | st.just(b"etc/e820" + b"x" * 48)),
-        others=st.sampled_from((0, 0, 0, 30, MANY)),
-        count=st.sampled_from((None, None, None, None, 0, 1, 5, 41, MANY, 0x3FDF, 0x3FE0, 0x3FE1, 1 << 31, (1 << 32) - 1)),
+        contents=hostile_contents(MEMORY, Span("kernel", KERNEL, KERNEL + KERNEL_BYTES)),
         fault=st.sampled_from(("", "", "", "error", "never")),
         fault_at=st.integers(0, 20),
     ).map(_in_reason)
@@ -226,19 +103,32 @@ def _in_reason(host: Host) -> Host:
 # What comes of it.
 
 
-class Judge:
-    """Firmwares, built once, with less patience for a host that does not answer; and a plan for each machine."""
+def impatient_roms() -> dict[str, bytes]:
+    """The firmwares by name, with less patience for a host that does not answer."""
+    patience = {"fw_cfg_read.s": "FW_CFG_DMA_POLLS", "cpus.s": "CPU_POLLS"}
+    roms = {}
+    for name in (*SPECS, UNIVERSAL.name):
+        spec = MACHINES.get(name, UNIVERSAL)
+        sources = {file: asm_source(file).replace(f"ecx, {word}", "ecx, 16") for file, word in patience.items()}
+        if not spec.mp_table:
+            del sources["cpus.s"]
+        roms[name] = build(spec, sources=sources).data
+    return roms
 
-    def __init__(self, kernel: Kernel, initrd: str) -> None:
-        patience = {"fw_cfg_read.s": "FW_CFG_DMA_POLLS", "cpus.s": "CPU_POLLS"}
-        self._roms = {}
-        for name in (*SPECS, UNIVERSAL.name):
-            spec = MACHINES.get(name, UNIVERSAL)
-            sources = {file: asm_source(file).replace(f"ecx, {word}", "ecx, 16") for file, word in patience.items()}
-            if not spec.mp_table:
-                del sources["cpus.s"]
-            self._roms[name] = build(spec, sources=sources).data
-        self._kernel, self._initrd = kernel, initrd
+
+Run = Callable[[UnicornCpu, Board, int], bool]
+
+
+def straight(cpu: UnicornCpu, _board: Board, target: int) -> bool:
+    """The run: up to the kernel, or to what ends it before."""
+    return cpu.run_to({target})
+
+
+class Judge:
+    """A plan for each machine, with one of these firmwares (by name)."""
+
+    def __init__(self, kernel: Kernel, initrd: str, roms: Mapping[str, bytes]) -> None:
+        self._roms, self._kernel, self._initrd = roms, kernel, initrd
 
     def plan(self, host: Host) -> tuple[BootPlan, MachineSpec]:
         """What an honest host would boot, and the machine that the firmware is for."""
@@ -249,18 +139,20 @@ class Judge:
         plan = make_plan(spec, rom, self._kernel, memory=MEMORY, modules=modules, cmdline="a b", dma=host.dma)
         return plan, firmware
 
-    def require(self, host: Host) -> str:
-        """Runs the firmware in such a host; how it ended. AssertionError for what must not be."""
+    def require(self, host: Host, run: Run = straight, watchers: Sequence[Watcher] = ()) -> str:
+        """Runs the firmware in such a host, as `run` does it; how it ended. AssertionError for what must not be."""
         plan, firmware = self.plan(host)
-        board = Board(plan, fw_cfg_items=_items(host, plan))
+        board = Board(plan, fw_cfg_items=host.contents().fw_cfg_items(plan))
         machine = UnicornCpu(board, Limits(instructions=BOUND, seconds=120))
         writes = Stores()
         if host.fault and host.dma:
             _fail_transfer(board, host)
         target = int.from_bytes(_number(host, KERNEL_ADDR), "little") if host.kind == "bzimage" else plan.entry
         try:
-            with machine.watch(writes.start(machine, board)):
-                reached = machine.run_to({target})
+            with ExitStack() as watching:
+                for watcher in (writes, *watchers):
+                    watching.enter_context(machine.watch(watcher.start(machine, board)))
+                reached = run(machine, board, target)
             _require_writes(host, plan, firmware, writes)
             if not reached:
                 return _require_panic(board, machine, firmware)
@@ -274,53 +166,6 @@ class Judge:
 def _number(host: Host, key: int) -> bytes:
     usual = {KERNEL_ADDR: KERNEL, KERNEL_SIZE: KERNEL_BYTES, CMDLINE_SIZE: 4, NB_CPUS: 1}
     return host.numbers.get(key, usual.get(key, 0)).to_bytes(4, "little")
-
-
-def _items(host: Host, plan: BootPlan) -> dict[int, SizedSource]:
-    items = dict(fw_cfg_items(plan))
-    named = _names(items)
-    files: dict[bytes, SizedSource] = {name: items[key] for name, key in named.items()}
-    for name, data in host.files.items():
-        files.pop(name, None)
-        if data is not None:
-            files[name] = BytesImage(data)
-    files |= {b"opt/%03d" % number: BytesImage(b"?") for number in range(host.others)}
-    items = {key: item for key, item in items.items() if key not in named.values()} | with_directory(files)
-    directory = bytearray(items[FILE_DIR].size)
-    items[FILE_DIR].read_into(0, memoryview(directory))
-    for name, key in _names(items).items():
-        at = 4 + 64 * (key - FIRST_FILE)
-        if name in host.sizes:
-            struct.pack_into(">I", directory, at, host.sizes[name])
-            items[key] = Zeros(host.sizes[name]) if host.sizes[name] > items[key].size else items[key]
-        if name in host.names:
-            directory[at + 8 : at + 64] = host.names[name]
-    if host.count is not None:
-        directory[:4] = host.count.to_bytes(4, "big")
-    items[FILE_DIR] = BytesImage(bytes(directory))
-    for key, value in host.numbers.items():
-        items[key] = BytesImage(value.to_bytes(4, "little"))
-    if host.kind == "bzimage":
-        items[KERNEL_ENTRY] = BytesImage(bytes(4))
-        items[SETUP_DATA] = BytesImage(_GOOD_HEADER)
-        items[KERNEL_DATA] = BytesImage(b"\xf4" * KERNEL_BYTES)
-    for key, data in host.items.items():
-        if data is None:
-            items.pop(key, None)
-        else:
-            items[key] = BytesImage(data)
-    return items
-
-
-def _names(items: Mapping[int, SizedSource]) -> dict[bytes, int]:
-    """The directory: keys by name."""
-    directory = bytearray(items[FILE_DIR].size)
-    items[FILE_DIR].read_into(0, memoryview(directory))
-    names = {}
-    for at in range(4, len(directory), 64):
-        _size, key, _reserved, name = struct.unpack_from(">IHH56s", directory, at)
-        names[name.rstrip(b"\0")] = key
-    return names
 
 
 def _fail_transfer(board: Board, host: Host) -> None:

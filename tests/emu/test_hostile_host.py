@@ -8,7 +8,7 @@ import os
 from collections import Counter
 
 import pytest
-from hostile import KERNEL, KERNEL_BYTES, Host, Judge, hosts
+from hostile import KERNEL, KERNEL_BYTES, Host, Judge, hosts, impatient_roms
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from pvhboot.loader.kernel import Kernel
 from pvhboot.shim.abi.elf import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE
@@ -30,7 +30,7 @@ def judge(tmp_path_factory):
     kernel.write_bytes(write_elf(64, KERNEL, segments, {}))
     initrd.write_bytes(b"initrd" * 100)
     with Kernel.open(str(kernel)) as opened:
-        yield Judge(opened, str(initrd))
+        yield Judge(opened, str(initrd), impatient_roms())
 
 
 @pytest.mark.timeout(3600)
