@@ -1,0 +1,23 @@
+"""Which engines this host has."""
+
+import os
+
+from pvhboot.shim.errors import UnavailableError
+
+from ..handoff import KVM, QEMU
+
+
+def engine_problem(name: str) -> str | None:
+    """Why an engine cannot be used here; None if it can."""
+    try:
+        if name == KVM:
+            from ..engines.kvm.vm import open_device
+
+            os.close(open_device())
+        elif name == QEMU:
+            from ..engines.qemu.command import find_program
+
+            find_program()
+    except UnavailableError as error:
+        return str(error)
+    return None
