@@ -2,84 +2,141 @@
 
 import argparse
 import json
+import os
 import sys
+from typing import TYPE_CHECKING
 
-from pvhboot.loader.recording import Recording, read_recording
+from pvhboot.loader.plan import BootPlan
+from pvhboot.shim.blob import Blob
 from pvhboot.shim.errors import BootError
-from pvhboot.shim.machines import machine
-from pvhboot.shim.stock import default_blob
 
-from ..engines.base import Limits, Until
-from ..reasons import CONSOLE, EXIT, HANDOFF
+from ..board import Board
+from ..coverage import Coverage, read_coverage
+from ..diagnosis import Diagnosis, diagnose
+from ..engines.base import Engine, Watcher
+from ..handoff import QEMU, UNICORN
 from ..report.as_json import outcome_to_json
+from ..report.sanitizer import trespasses_text
 from ..report.text import outcome_text, subject_text
-from ..session import boot, get_engine
-from .common import open_kernel, plan_from, read_firmware
+from ..sanitizer import Sanitizer
+from ..session import Outcome, boot_board, get_engine
+from .common import Data, firmware_from, inputs_of, limits_from, open_kernel, recording_from, require_outputs, write_files
+from .transcripts import plan_of, replay_from, transcriber_from, transcript_of, until_of
+
+if TYPE_CHECKING:
+    from ..replay import Replay
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 if the run ended as asked with a clean handoff, else 1."""
-    until = _until(arguments)
-    limits = _limits(arguments)
-    blob = read_firmware(arguments.firmware) if arguments.firmware is not None else default_blob(machine(arguments.machine))
-    engine = get_engine(arguments.engine, accelerator=arguments.accel, qemu_arguments=arguments.qemu_arg)
-    recording = _recording(arguments)
+    """0 if the run ended as asked with a clean handoff, the sanitizer, if it watched, has found nothing, and a replay has gone
+    as its transcript says, else 1."""
+    require_outputs([path for path in (arguments.record_io, arguments.coverage) if path is not None], inputs_of(arguments))
+    _require_seeing(arguments)
+    replay = replay_from(arguments)
+    until = until_of(arguments, replay)
+    limits = limits_from(arguments)
+    blob = firmware_from(arguments)
+    tracing = arguments.record_io is not None
+    engine = get_engine(arguments.engine, accelerator=arguments.accel, qemu_arguments=arguments.qemu_arg, tracing=tracing)
+    recording = recording_from(arguments)
+    transcriber = transcriber_from(arguments)
+    coverage = _coverage(arguments.coverage)
+    watchers: list[Watcher] = []
+    if coverage is not None:
+        watchers.append(coverage.of(blob))
+    if transcriber is not None:
+        watchers.append(transcriber)
     with open_kernel(arguments.kernel) as kernel:
-        plan = plan_from(
-            arguments,
-            kernel,
-            blob.data,
-            host_reserved=engine.host_reserved,
-            dma=not arguments.no_dma,
-            memory=recording.memory if recording else None,
-        )
+        plan = plan_of(arguments, kernel, blob.data, engine, recording, replay)
+        sanitizer = Sanitizer(plan, blob) if arguments.sanitize else None
+        if sanitizer is not None:
+            watchers.append(sanitizer)
+        if arguments.gdb is not None:
+            engine = _debugged(engine, arguments.gdb, plan, blob)
+        on_console = None if arguments.json else _print_console
+        board = Board(plan, recording=recording, replay=replay, on_console=on_console)
+
+        def diagnosed(outcome: Outcome) -> Diagnosis:
+            """Why it failed; with a debugger at it, without making the boot again."""
+            afresh = None if arguments.gdb is not None else Board(plan, recording=recording, replay=replay_from(arguments))
+            return diagnose(outcome, engine, until, limits, afresh, recording)
+
         if arguments.json:
-            outcome = boot(plan, blob, engine, until, limits, recording=recording)
-            print(json.dumps(outcome_to_json(outcome), indent=2))
-            return 0 if outcome.ok else 1
-        print(f"{subject_text(plan, blob)}, engine {engine.name}", flush=True)
-        outcome = boot(plan, blob, engine, until, limits, _print_console, recording)
-        if outcome.console and not outcome.console.endswith(b"\n"):
-            print()
-        print(outcome_text(outcome, arguments.verbose))
-    return 0 if outcome.ok else 1
+            outcome = boot_board(board, blob, engine, until, limits, watchers)
+            print(json.dumps(_to_json(outcome, diagnosed(outcome), sanitizer, replay), indent=2))
+        else:
+            print(f"{subject_text(plan, blob)}, engine {engine.name}", flush=True)
+            outcome = boot_board(board, blob, engine, until, limits, watchers)
+            if outcome.console and not outcome.console.endswith(b"\n"):
+                print()
+            print(outcome_text(outcome, arguments.verbose, diagnosed(outcome)))
+            if sanitizer is not None:
+                print(trespasses_text(sanitizer.findings))
+            if replay is not None:
+                print("\n".join(replay.report().lines()))
+        outputs: list[tuple[str, Data]] = []
+        said = ""
+        if arguments.record_io is not None:
+            transcript = transcript_of(engine, transcriber, outcome)
+            text = transcript.to_jsonl().encode()
+            outputs.append((arguments.record_io, text))
+            said = _transcript_text(arguments.record_io, len(transcript.exchanges), len(text))
+        if coverage is not None:
+            outputs.append((arguments.coverage, coverage.to_json().encode()))
+        write_files(outputs, inputs_of(arguments))
+        if said and not arguments.json:
+            print(said)
+    return 0 if _is_good(outcome, sanitizer, replay) else 1
 
 
-def _recording(arguments: argparse.Namespace) -> Recording | None:
-    if arguments.recording is None:
+def _require_seeing(arguments: argparse.Namespace) -> None:
+    """BootError if the engine does not see what is to be told."""
+    if arguments.sanitize and arguments.engine != UNICORN:
+        raise BootError(
+            f"--sanitize: the {arguments.engine} engine does not see what a guest reads and writes: use --engine unicorn"
+        )
+    if arguments.coverage is not None and arguments.engine == QEMU:
+        raise BootError("--coverage: the qemu engine does not see single instructions: use --engine unicorn")
+
+
+def _transcript_text(path: str, accesses: int, size: int) -> str:
+    return f"transcript: {path}, {accesses} access{'' if accesses == 1 else 'es'} to devices, {size} bytes"
+
+
+def _is_good(outcome: Outcome, sanitizer: Sanitizer | None, replay: "Replay | None") -> bool:
+    return outcome.ok and (sanitizer is None or not sanitizer.findings) and (replay is None or replay.report().ok)
+
+
+def _to_json(outcome: Outcome, diagnosis: Diagnosis, sanitizer: Sanitizer | None, replay: "Replay | None") -> dict[str, object]:
+    """The outcome, with what the sanitizer has found and what has come of the replay."""
+    data = outcome_to_json(outcome, diagnosis) | {"ok": _is_good(outcome, sanitizer, replay)}
+    if sanitizer is not None:
+        data["sanitizer"] = [trespass.to_json() for trespass in sanitizer.findings]
+    if replay is not None:
+        data["replay"] = replay.report().to_json()
+    return data
+
+
+def _coverage(path: str | None) -> Coverage | None:
+    """What --coverage has of former runs."""
+    if path is None:
         return None
-    if arguments.engine == "qemu":
-        raise BootError("--recording is for the engines unicorn and kvm: QEMU tells its firmware what it has itself")
-    recording = read_recording(arguments.recording)
-    if recording.machine != arguments.machine:
-        raise BootError(f"{arguments.recording}: a recording of {recording.machine}: give --machine {recording.machine}")
-    return recording
+    return read_coverage([path]) if os.path.exists(path) else Coverage()
+
+
+def _debugged(engine: Engine, port: int, plan: BootPlan, blob: Blob) -> Engine:
+    """The engine, driven by the gdb that connects."""
+    if engine.name == QEMU:
+        raise BootError("--gdb is for the engines unicorn and kvm: QEMU has a gdb server of its own (-s -S)")
+    from ..gdb.engine import DebuggedEngine, waiting_text
+
+    def on_listening(port: int) -> None:
+        print(f"gdb: {waiting_text(port, blob)}", file=sys.stderr, flush=True)
+
+    return DebuggedEngine(engine, port, plan, blob, on_listening)
 
 
 def _print_console(data: bytes) -> None:
     sys.stdout.write(data.decode("latin-1"))
     if data == b"\n":
         sys.stdout.flush()
-
-
-def _until(arguments: argparse.Namespace) -> Until:
-    text: str | None = arguments.until
-    if text is None:
-        return Until(HANDOFF if arguments.kernel is not None else EXIT)
-    if text in (HANDOFF, EXIT):
-        return Until(text)
-    kind, _, wanted = text.partition(":")
-    if kind == CONSOLE and wanted:
-        return Until(CONSOLE, wanted)
-    raise BootError(f"cannot read --until {text!r}: write handoff, exit or console:TEXT")
-
-
-def _limits(arguments: argparse.Namespace) -> Limits:
-    for name, value in (
-        ("--timeout", arguments.timeout),
-        ("--max-instructions", arguments.max_instructions),
-        ("--max-exits", arguments.max_exits),
-    ):
-        if value is not None and not value > 0:
-            raise BootError(f"{name} {value}: give a number above 0")
-    return Limits(arguments.max_instructions, arguments.max_exits, arguments.timeout)

@@ -10,7 +10,7 @@ from pvhboot.shim.image import build
 from pvhboot.shim.machines import MIB, firmware_machine
 from pvhboot.shim.stage import Stage, read_stage
 
-from .common import open_kernel, plan_from, write_files
+from .common import inputs_of, open_kernel, plan_from, write_files
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,18 +32,12 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         if path is not None:
             files.append((path, data()))
-    write_files(files, _inputs(arguments))
+    write_files(files, [*inputs_of(arguments), *(text.partition("=")[2] for text in arguments.stage)])
     print(
         f"{arguments.output}: {spec.name}, {show_size(len(blob.data))}, "
         f"{blob.manifest['code_bytes']} bytes of code and tables, sha256 {blob.sha256[:12]}{boots}"
     )
     return 0
-
-
-def _inputs(arguments: argparse.Namespace) -> list[str]:
-    """The files that are read."""
-    named = [arguments.kernel, arguments.initrd, *(text.partition(",")[0] for text in arguments.module)]
-    return [path for path in named if path is not None] + [text.partition("=")[2] for text in arguments.stage]
 
 
 def _size(text: str) -> int:

@@ -9,7 +9,7 @@ from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import machine
 
 from ..engines.qemu.recorder import record
-from .common import write_files
+from .common import require_outputs, write_files
 
 _CPUS_MAX: Final = 255
 
@@ -23,6 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not spec.ram_min <= memory <= spec.ram_max:
         low, high = show_size(spec.ram_min), show_size(spec.ram_max)
         raise BootError(f"{show_size(memory)} of memory: the machine {spec.name} takes {low} to {high}")
+    require_outputs([arguments.output])
     recording = record(spec, memory, arguments.smp, arguments.qemu_arg)
     text = recording.to_json().encode()
     parse_recording(text)  # what `boot` would not take is not written

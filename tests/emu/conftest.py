@@ -1,5 +1,6 @@
 """What the tests in a plain QEMU share: QEMU itself, the firmwares as `pvhboot build` writes them, and what they boot."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,13 @@ def plain_qemu() -> None:
     """Skips where there is no QEMU."""
     if problem := qemu_problem():
         pytest.skip(problem)
+
+
+@pytest.fixture
+def gdb() -> None:
+    """Skips where there is no gdb."""
+    if shutil.which("gdb") is None:
+        pytest.skip("no gdb")
 
 
 @pytest.fixture
@@ -55,3 +63,16 @@ def conformance_guest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("guest") / "guest-elf64"
     path.write_bytes(default_guest(64))
     return path
+
+
+@pytest.fixture
+def run_pytest(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
+    """Runs tests in a file of that source, with options, beside a conftest.py of another source."""
+
+    def run(source: str, *options: str, conftest: str | None = None) -> pytest.RunResult:
+        pytester.makepyfile(test_it=source)
+        if conftest is not None:
+            pytester.makeconftest(conftest)
+        return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:hypothesispytest", *options)
+
+    return run

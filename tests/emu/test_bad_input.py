@@ -114,7 +114,9 @@ def test_kernel_that_does_not_fit(capsys, guest_file):
 @pytest.mark.parametrize(("size", "message"), [(0, "empty"), (1000, "multiple of 4096"), (17 << 20, "than 16777216 bytes")])
 def test_firmware_of_a_bad_size(capsys, tmp_path, size, message):
     (tmp_path / "fw").write_bytes(bytes(size))
-    assert message in fails(capsys, "boot", "--firmware", tmp_path / "fw")
+    error = fails(capsys, "boot", "--firmware", tmp_path / "fw")
+    assert message in error
+    assert error.startswith(f"pvhboot: {tmp_path / 'fw'}: ")
 
 
 def test_firmware_with_another_params_version(capsys, tmp_path):
@@ -276,7 +278,7 @@ def test_inspect_of_a_missing_file(capsys, tmp_path):
 ARGUMENTS = {
     "no-command": ([], "required: COMMAND; see pvhboot --help"),
     "unknown-command": (["frob"], "invalid choice: 'frob'"),
-    "unknown-option": (["boot", "--frob"], "unrecognized arguments: --frob"),
+    "unknown-option": (["boot", "--frob"], "unrecognized arguments: --frob; see pvhboot boot --help"),
     "no-output": (["record", "--machine", "pc"], "required: -o/--output; see pvhboot record --help"),
     "number": (["record", "--smp", "x"], "argument --smp: invalid int value: 'x'"),
     "a-firmware-for-several": (["boot", "--machine", "universal"], "build it, and boot --machine q35 --firmware FILE"),
@@ -320,4 +322,4 @@ def test_a_path_of_several_lines_is_told_in_one(capsys, tmp_path, command, name,
 def test_an_argument_of_several_lines_is_told_in_one(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["plan", "kernel", "more\nand more"])
-    assert capsys.readouterr().err == r"pvhboot: unrecognized arguments: more\nand more; see pvhboot --help" + "\n"
+    assert capsys.readouterr().err == r"pvhboot: unrecognized arguments: more\nand more; see pvhboot plan --help" + "\n"
