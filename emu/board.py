@@ -15,7 +15,7 @@ from pvhboot.shim.abi.acpi_loader import LOADER_FILE
 from pvhboot.shim.abi.firmware import DEBUGCON_PORT, FW_CFG, POST_PORT
 from pvhboot.shim.machines import ram_spans, rom_span
 
-from .bus import Access, Bus
+from .bus import WRITE, Access, Bus
 from .chipset import add_chipset
 from .devices.cmos import Cmos
 from .devices.debug_console import DebugConsole
@@ -177,7 +177,7 @@ class Board:
     def rom_writes(self) -> tuple[Access, ...]:
         """The first stores to a ROM that cannot be written: none of them had an effect."""
         start = rom_span(len(self.plan.rom)).start
-        return tuple(Access("write", start + store.offset, store.size, store.value, _ROM) for store in self._rom.stores)
+        return tuple(Access(WRITE, start + store.offset, store.size, store.value, _ROM) for store in self._rom.stores)
 
     def print_byte(self, byte: int) -> None:
         """COM1 has sent a byte."""

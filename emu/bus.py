@@ -6,6 +6,15 @@ from typing import Final, NamedTuple, Protocol
 
 from pvhboot.shim.errors import BootError
 
+# The kinds of an access: of a port, of memory that is a device's.
+IN: Final = "in"
+OUT: Final = "out"
+READ: Final = "read"
+WRITE: Final = "write"
+PORT_KINDS: Final = (IN, OUT)
+LOADS: Final = (IN, READ)
+STORES: Final = (OUT, WRITE)
+KINDS: Final = (IN, OUT, READ, WRITE)
 LOG_LIMIT: Final = 1_000_000  # records; a run that makes more goes on, only the counts do too
 _MEMORY_WIDTH: Final = 8  # bytes: no CPU's access is wider
 
@@ -91,24 +100,24 @@ class Bus:
     def port_read(self, port: int, size: int) -> int:
         """`in` of `size` bytes."""
         value, name = self._port_read(port, size)
-        return self._record(Access("in", port, size, value, name))
+        return self._record(Access(IN, port, size, value, name))
 
     def port_write(self, port: int, size: int, value: int) -> None:
         """`out` of `size` bytes."""
-        self._record(Access("out", port, size, value, self._port_write(port, size, value)))
+        self._record(Access(OUT, port, size, value, self._port_write(port, size, value)))
 
     def memory_read(self, paddr: int, size: int) -> int:
         """A load from an address where no RAM and no ROM is."""
         claim = self._claim(paddr)
         value = claim.device.read(paddr - claim.start, size) if claim else (1 << 8 * size) - 1
-        return self._record(Access("read", paddr, size, value, claim.name if claim else ""))
+        return self._record(Access(READ, paddr, size, value, claim.name if claim else ""))
 
     def memory_write(self, paddr: int, size: int, value: int) -> None:
         """A store to an address where no RAM is, or to the ROM."""
         claim = self._claim(paddr)
         if claim:
             claim.device.write(paddr - claim.start, size, value)
-        self._record(Access("write", paddr, size, value, claim.name if claim else ""))
+        self._record(Access(WRITE, paddr, size, value, claim.name if claim else ""))
 
     @property
     def accesses(self) -> int:

@@ -3,17 +3,16 @@
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from .bus import KINDS
+
 LOAD: Final = "load"
 STORE: Final = "store"
 DMA: Final = "dma"
-PORT_KINDS: Final = ("in", "out")
-MEMORY_IO_KINDS: Final = ("read", "write")
-IO_KINDS: Final = (*PORT_KINDS, *MEMORY_IO_KINDS)
-EFFECT_KINDS: Final = (*IO_KINDS, LOAD, STORE, DMA)
+EFFECT_KINDS: Final = (*KINDS, LOAD, STORE, DMA)
 DATA_MAX: Final = 64  # bytes of several accesses, or of a device's, that a record holds; of more it holds a hash
 
 # The words for them on the command line.
-EFFECTS: Final[Mapping[str, tuple[str, ...]]] = {"io": IO_KINDS, "loads": (LOAD,), "stores": (STORE,), "dma": (DMA,)}
+EFFECTS: Final[Mapping[str, tuple[str, ...]]] = {"io": KINDS, "loads": (LOAD,), "stores": (STORE,), "dma": (DMA,)}
 
 
 class Effect(NamedTuple):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from pvhboot.loader.plan import BootPlan
 from pvhboot.shim.abi.paging import EFER_LMA
@@ -10,7 +10,7 @@ from pvhboot.shim.abi.x86 import Segment
 from pvhboot.shim.blob import Blob, Place
 from pvhboot.shim.errors import BootError
 
-from .bus import Access
+from .bus import OUT, Access
 from .engines.base import Cpu, Stop, Watcher, describe_stop
 from .handoff import UNICORN
 from .kit.setup import Setup
@@ -19,8 +19,6 @@ from .kit.values import IoLog, MemoryView, Registers
 from .kit.view import HandoffView
 from .places import Places
 from .reasons import EXIT
-
-_OUT: Final = "out"
 
 
 class NotReached(AssertionError):
@@ -253,7 +251,7 @@ class Machine:
         seen: list[Access] = []
 
         def on_access(access: Access) -> None:
-            if access.kind == _OUT and access.address == port and value in (None, access.value):
+            if access.kind == OUT and access.address == port and value in (None, access.value):
                 seen.append(access)
                 self.cpu.pause()
 

@@ -11,7 +11,7 @@ from pvhboot.shim.errors import NoMemoryError
 from pvhboot.shim.machines import Span, rom_span
 
 from .board import Board
-from .bus import Access
+from .bus import OUT, WRITE, Access
 from .devices.fw_cfg import DMA_NAME
 from .disassembly import decode
 from .engines.base import STATE_REGISTERS, Cpu, State, Watch, code_at
@@ -203,9 +203,9 @@ class Recent:
                     self._stores.append(Store(span.name, paddr, size, self._last, by_device))
 
     def _on_access(self, access: Access) -> None:
-        if access.kind == "write" and len(self._rom_stores) < _KEPT and self._in_rom(access.address):
+        if access.kind == WRITE and len(self._rom_stores) < _KEPT and self._in_rom(access.address):
             self._rom_stores.append((access, self._last))
-        elif access == ("out", FW_CFG_DMA_LOW_PORT, _WORD, access.value, DMA_NAME):
+        elif access == (OUT, FW_CFG_DMA_LOW_PORT, _WORD, access.value, DMA_NAME):
             self._keep_transfer(swapped(access.value))
 
     def _keep_transfer(self, descriptor: int) -> None:

@@ -17,8 +17,8 @@ from pvhboot.shim.abi import fw_cfg, pci
 from pvhboot.shim.abi.devices import CMOS_PORT
 from pvhboot.shim.errors import BootError, NoMemoryError
 
-from .bus import Access, Bus
-from .transcript import STORES, Exchange, ModulePiece, Piece, Transcript, require_same
+from .bus import IN, OUT, PORT_KINDS, READ, STORES, WRITE, Access, Bus
+from .transcript import Exchange, ModulePiece, Piece, Transcript, require_same
 
 STRICT: Final = "strict"
 TOLERANT: Final = "tolerant"
@@ -254,20 +254,20 @@ class ReplayBus(Bus):
 
     def port_read(self, port: int, size: int) -> int:
         """See Bus."""
-        if (exchange := self._exchange(Access("in", port, size, 0, ""))) is None:
+        if (exchange := self._exchange(Access(IN, port, size, 0, ""))) is None:
             return (1 << 8 * size) - 1
         self._port_read(port, size)
         return self._settle(exchange)
 
     def port_write(self, port: int, size: int, value: int) -> None:
         """See Bus."""
-        if (exchange := self._exchange(Access("out", port, size, value, ""))) is not None:
+        if (exchange := self._exchange(Access(OUT, port, size, value, ""))) is not None:
             self._port_write(port, size, value)
             self._settle(exchange)
 
     def memory_read(self, paddr: int, size: int) -> int:
         """See Bus."""
-        if (exchange := self._exchange(Access("read", paddr, size, 0, ""))) is None:
+        if (exchange := self._exchange(Access(READ, paddr, size, 0, ""))) is None:
             return (1 << 8 * size) - 1
         if (claim := self._claim(paddr)) is not None:
             claim.device.read(paddr - claim.start, size)
@@ -277,7 +277,7 @@ class ReplayBus(Bus):
         """See Bus."""
         if self._ram.is_rom(paddr):
             super().memory_write(paddr, size, value)
-        elif (exchange := self._exchange(Access("write", paddr, size, value, ""))) is not None:
+        elif (exchange := self._exchange(Access(WRITE, paddr, size, value, ""))) is not None:
             if (claim := self._claim(paddr)) is not None:
                 claim.device.write(paddr - claim.start, size, value)
             self._settle(exchange)
@@ -323,16 +323,16 @@ class ReplayBus(Bus):
 
 
 def _selects(access: Access) -> bool:
-    return access.kind == "out" and access.address in _INDEXES
+    return access.kind == OUT and access.address in _INDEXES
 
 
 def _index_of(access: Access) -> int | None:
     """The port that selects what this port shows; None if none does."""
-    return _INDEX_OF.get(access.address) if access.kind in ("in", "out") else None
+    return _INDEX_OF.get(access.address) if access.kind in PORT_KINDS else None
 
 
 def _phrase(access: Access) -> str:
-    where = f"port {access.address:#x}" if access.kind in ("in", "out") else f"{access.address:#x}"
+    where = f"port {access.address:#x}" if access.kind in PORT_KINDS else f"{access.address:#x}"
     size = f"{access.size} byte{'' if access.size == 1 else 's'}"
     if access.kind in STORES:
         return f"writes {access.value:#x} ({size}) to {where}"

@@ -18,7 +18,7 @@ from pvhboot.shim.listing import ListingLine
 from pvhboot.shim.machines import low_rom_span, rom_span
 
 from .board import Board
-from .bus import Access
+from .bus import READ, WRITE, Access
 from .disassembly import decode
 from .engines.base import Cpu, Watch, code_at
 from .owners import Area, Owners, Right
@@ -217,7 +217,7 @@ class Sanitizer:
 
     def _on_access(self, access: Access) -> None:
         kind, paddr, size, _, device = access
-        if kind not in ("read", "write") or device or self._over or self._astray or paddr & -PAGE_SIZE in _APICS:
+        if kind not in (READ, WRITE) or device or self._over or self._astray or paddr & -PAGE_SIZE in _APICS:
             return
         if self._owners.find(paddr) is None:
             self._report(NOWHERE, "", paddr, size, f"a {kind} of {_bytes(size)} at {paddr:#x}, where nothing is", self._ip)

@@ -10,9 +10,9 @@ from pvhboot.shim.blob import Place
 from pvhboot.shim.errors import NoMemoryError
 
 from .board import Board
-from .bus import Access
+from .bus import PORT_KINDS, Access
 from .disassembly import decode, words_of
-from .effects import DATA_MAX, DMA, LOAD, PORT_KINDS, STORE, Effect
+from .effects import DATA_MAX, DMA, LOAD, STORE, Effect
 from .engines.base import STATE_REGISTERS, Cpu, State, Stop, Watch, code_at
 from .places import Places
 from .reasons import LIMIT

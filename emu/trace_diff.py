@@ -7,7 +7,8 @@ from typing import Final, NamedTuple
 
 from pvhboot.shim.abi.x86 import EFLAGS_ARITHMETIC
 
-from .effects import LOAD, MEMORY_IO_KINDS, STORE, Effect
+from .bus import READ, WRITE
+from .effects import LOAD, STORE, Effect
 from .flags import flags_of
 from .own_values import OwnValues, gives_own_values
 from .reasons import FAULT
@@ -181,7 +182,7 @@ def _joined(effects: Iterable[Effect]) -> list[Effect]:
         if (
             last is not None
             and effect.kind == last.kind
-            and effect.kind in MEMORY_IO_KINDS
+            and effect.kind in (READ, WRITE)
             and effect.value is not None
             and last.value is not None
             and (effect.at, effect.device) == (last.at + last.size, last.device)

@@ -12,7 +12,7 @@ from pvhboot.shim.abi import fw_cfg
 from pvhboot.shim.errors import BootError
 
 from .board import Board
-from .bus import LOG_LIMIT, Access
+from .bus import LOG_LIMIT, WRITE, Access
 from .comparison import compare
 from .engines.base import Cpu, Limits, Until, Watch, describe_stop
 from .engines.unicorn import UnicornEngine
@@ -65,7 +65,7 @@ class Transcriber:
 
     def _on_access(self, access: Access) -> None:
         memory = self._board.memory
-        if access.kind == "write" and memory.is_rom(access.address) and not self._mapped:
+        if access.kind == WRITE and memory.is_rom(access.address) and not self._mapped:
             return  # nobody's
         if len(self._exchanges) < LOG_LIMIT:
             stored = tuple(self._piece(paddr, size) for paddr, size in self._stored)

@@ -26,14 +26,12 @@ from pvhboot.shim.errors import BootError
 from pvhboot.shim.files import read_file
 from pvhboot.shim.machines import MACHINES, MIB
 
-from .bus import LOG_LIMIT, Access
+from .bus import KINDS, LOG_LIMIT, Access
 
 VERSION: Final = 1  # of the format
 TRANSCRIPT_MAX: Final = 256 * MIB  # bytes of a file
 PIECE_MAX: Final = 64 * MIB  # bytes that one access moves, and are in the file
 UNPACKED_MAX: Final = 1024 * MIB  # bytes of all that accesses move
-KINDS: Final = ("in", "out", "read", "write")
-STORES: Final = ("out", "write")
 _HEX_BYTES: Final = 64  # as many are not compressed
 _PADDR_MAX: Final = (1 << 64) - 1
 _TYPE_MAX: Final = (1 << 32) - 1  # of an e820 entry

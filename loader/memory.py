@@ -218,6 +218,7 @@ def _map_file(host: int, size: int, descriptor: int, offset: int) -> bool:
         return False
     libc = ctypes.CDLL(None)
     libc.mmap.restype = libc.mremap.restype = ctypes.c_void_p
+    libc.munmap.argtypes = ctypes.c_void_p, ctypes.c_size_t
     libc.mmap.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64
     libc.mremap.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p
     # Not by MAP_FIXED: where a file cannot be mapped after all, that would have taken away what was there.
@@ -226,6 +227,7 @@ def _map_file(host: int, size: int, descriptor: int, offset: int) -> bool:
     if found == _MAP_FAILED:
         return False
     if libc.mremap(found, size, size, _MREMAP_MAYMOVE | _MREMAP_FIXED, host) != host:
+        libc.munmap(found, size)
         raise BootError("the host has no room for one more mapping")
     return True
 

@@ -5,6 +5,7 @@ from typing import Final
 from pvhboot.shim.abi import x86
 from pvhboot.shim.abi.interrupts import BP, DE, GP, NP, OF, PF, SS, TS, UD, VECTOR_NAMES
 
+from ..bus import IN
 from ..instruction import REGISTER, Instruction
 from ..reasons import HALT, LIMIT, RESET, UNCLAIMED
 from ..recent import Jump
@@ -142,7 +143,7 @@ def endless_loop(scene: Scene) -> Cause | None:
     ends = [one for one in loop.values() if one.is_branch]
     evidence = [scene.shown(loop[address]) for address in sorted(loop)[:_SHOWN]]
     if ports and scene.accesses:
-        last = next((access for access in reversed(scene.accesses) if access.kind == "in"), None)
+        last = next((access for access in reversed(scene.accesses) if access.kind == IN), None)
         if last is not None:
             answers = f"port {last.address:#x} ({last.device or 'nobody'}) answers {last.value:#x}"
             return Cause(

@@ -9,6 +9,7 @@ from pvhboot.shim.abi import fw_cfg
 from pvhboot.shim.abi.firmware import FW_CFG, PANIC_PREFIX, PANICS
 from pvhboot.shim.abi.x86 import ADDRESS_4G
 
+from ..bus import OUT
 from ..devices.fw_cfg import DMA_NAME
 from ..instruction import read_instruction, register_value
 from ..reasons import HALT
@@ -29,7 +30,7 @@ def dma_register_not_swapped(scene: Scene) -> Cause | None:
     """The address of the descriptor goes to the DMA register in the CPU's own byte order."""
     size = fw_cfg.FW_CFG_DMA.size
     for access in scene.accesses:
-        if (access.kind, access.address, access.size) != ("out", fw_cfg.FW_CFG_DMA_LOW_PORT, 4) or access.device != DMA_NAME:
+        if (access.kind, access.address, access.size) != (OUT, fw_cfg.FW_CFG_DMA_LOW_PORT, 4) or access.device != DMA_NAME:
             continue
         taken, written = scene.read(swapped(access.value), size), scene.read(access.value, size)
         if (taken is None or not any(taken)) and written is not None and any(written):
@@ -45,7 +46,7 @@ def dma_register_not_swapped(scene: Scene) -> Cause | None:
 
 def dma_never_started(scene: Scene) -> Cause | None:
     """Only the upper half of the DMA register is written."""
-    outs = [access for access in scene.accesses if access.kind == "out" and access.device == DMA_NAME]
+    outs = [access for access in scene.accesses if access.kind == OUT and access.device == DMA_NAME]
     if not outs or any(access.address == fw_cfg.FW_CFG_DMA_LOW_PORT for access in outs):
         return None
     return Cause(
@@ -139,7 +140,7 @@ def key_not_swapped(scene: Scene) -> Cause | None:
     """The same by the selector port."""
     items = _items(scene)
     for access in scene.accesses if items else ():
-        if (access.kind, access.address) != ("out", fw_cfg.FW_CFG_PORT) or access.size != fw_cfg.FW_CFG_PORTS:
+        if (access.kind, access.address) != (OUT, fw_cfg.FW_CFG_PORT) or access.size != fw_cfg.FW_CFG_PORTS:
             continue
         turned = int.from_bytes(access.value.to_bytes(2, "little"), "big")
         if access.value & ~fw_cfg.FW_CFG_WRITE_CHANNEL not in items and turned in items:
@@ -183,7 +184,7 @@ def _last_selected(scene: Scene) -> int | None:
     for transfer in reversed(scene.history.transfers):
         if transfer.control & fw_cfg.FW_CFG_DMA_CTL_SELECT:
             return transfer.control >> fw_cfg.FW_CFG_DMA_CTL_KEY_SHIFT
-    selector = ("out", fw_cfg.FW_CFG_PORT, fw_cfg.FW_CFG_PORTS)
+    selector = (OUT, fw_cfg.FW_CFG_PORT, fw_cfg.FW_CFG_PORTS)
     return next((access.value for access in reversed(scene.accesses) if access[:3] == selector), None)
 
 

@@ -6,7 +6,7 @@ from typing import Final
 from pvhboot.loader.plan import BootPlan
 from pvhboot.shim.errors import BootError
 
-from ..bus import Access
+from ..bus import LOADS, Access
 from ..check import check
 from ..disassembly import decode
 from ..engines.base import code_at
@@ -45,7 +45,7 @@ def _io(debuggee: Debuggee, _plan: BootPlan, argument: str) -> list[str]:
 
 
 def _access(access: Access) -> str:
-    sign = "=" if access.kind in ("in", "read") else "<-"
+    sign = "=" if access.kind in LOADS else "<-"
     return f"{access.kind:<5} {access.address:#x} {sign} {access.value:#0{2 + 2 * access.size}x}  {access.device or 'nobody'}"
 
 

@@ -8,7 +8,7 @@ from pvhboot.loader.sizes import show_size
 from pvhboot.shim.abi import paging, x86
 from pvhboot.shim.abi.x86 import Segment
 
-from ..bus import Access
+from ..bus import OUT, Access
 from ..report.state import bits_text
 from ..report.text import range_text, type_name
 from .values import MemoryRange, Registers
@@ -161,7 +161,7 @@ def access_text(access: object) -> str:
     kind, address, size, value, device = access
     if not all(type(number) is int for number in (address, size, value)):
         return repr(access)
-    shown = f"  {chr(value)!r}" if kind == "out" and size == 1 and 0x20 <= value < 0x7F else ""
+    shown = f"  {chr(value)!r}" if kind == OUT and size == 1 and 0x20 <= value < 0x7F else ""
     return f"{kind:<5}  {address:#06x}  {value:#0{2 + 2 * size}x}".ljust(25) + f"  {device or 'nobody'}{shown}"
 
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Final
 
 from ..board import Board
-from ..bus import Access
+from ..bus import LOADS, Access
 from ..engines.base import Cpu, Watcher
 from ..handoff import KVM, UNICORN
 from .setup import Setup, device_name
@@ -84,6 +84,6 @@ def _find(cpu: Cpu, board: Board, point: Point, most: int, *, to_the_end: bool) 
 def _answering(setup: Setup, accesses: Sequence[Access]) -> dict[int | range, _Answers]:
     values: dict[str, deque[int]] = defaultdict(deque)
     for access in accesses:
-        if access.kind in ("in", "read"):
+        if access.kind in LOADS:
             values[access.device].append(access.value)
     return {where: _Answers(values[device_name(device)]) for where, device in setup.devices.items()}

@@ -10,6 +10,7 @@ from pvhboot.shim.abi.pvh import MEMMAP_TYPE_NAMES
 from pvhboot.shim.blob import Blob
 from pvhboot.shim.machines import Span
 
+from ..bus import KINDS
 from ..causes.scene import Cause
 from ..check import OK, Finding
 from ..diagnosis import UNDIAGNOSED, Diagnosis
@@ -146,7 +147,7 @@ def cost_text(counts: Mapping[str, int], *, to_handoff: int | None = None) -> st
     executed = f"{counts['instructions']} instructions, " if "instructions" in counts else ""
     if to_handoff is not None:
         executed = f"{to_handoff} instructions up to the handoff (from there they were not all counted), "
-    accesses = sum(counts.get(kind, 0) for kind in ("in", "out", "read", "write"))
+    accesses = sum(counts.get(kind, 0) for kind in KINDS)
     return f", after {executed}{accesses} device access{'' if accesses == 1 else 'es'}"
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Final
 
-from ..effects import DMA, LOAD, PORT_KINDS, STORE, Effect
+from ..bus import LOADS, PORT_KINDS
+from ..effects import DMA, LOAD, STORE, Effect
 from ..engines.base import Stop, describe_stop
 from ..trace import End, Record
 
@@ -27,7 +28,7 @@ def changes_text(changes: Mapping[str, int]) -> list[str]:
 def effect_text(effect: Effect) -> str:
     """An access, with an arrow to where the value goes; how often, and what it moved, of several in a row."""
     where = f"{effect.at:#x}" if effect.kind in PORT_KINDS else f"[{effect.at:#x}]"
-    arrow = "->" if effect.kind in (LOAD, "in", "read") else "<-"
+    arrow = "->" if effect.kind in (LOAD, *LOADS) else "<-"
     if effect.value is not None:
         moved = f"{effect.value:#0{2 * effect.size + 2}x}"
     else:

@@ -6,6 +6,7 @@ from typing import Final
 from pvhboot.loader.fw_cfg import directory
 from pvhboot.shim.abi import fw_cfg
 
+from ..bus import LOADS, OUT, STORES
 from . import faults
 from .faults import Fault
 from .survey import Met, NotedItems, Survey
@@ -29,8 +30,8 @@ def host_faults(survey: Survey, items: NotedItems | None, families: Sequence[str
     taken, and of the accesses the last, too; of the transfers each."""
     makers = {
         faults.DMA: lambda: _dma_faults(survey),
-        faults.READ: lambda: _access_faults(survey, ("in", "read"), faults.READ),
-        faults.WRITE: lambda: _access_faults(survey, ("out", "write"), faults.WRITE),
+        faults.READ: lambda: _access_faults(survey, LOADS, faults.READ),
+        faults.WRITE: lambda: _access_faults(survey, STORES, faults.WRITE),
         faults.ITEM: lambda: _item_faults(items),
         faults.RAM: lambda: _ram_faults(survey),
         faults.REGISTER: lambda: _register_faults(survey),
@@ -39,7 +40,7 @@ def host_faults(survey: Survey, items: NotedItems | None, families: Sequence[str
 
 
 def _transfers(survey: Survey) -> list[Met]:
-    wanted = "out", fw_cfg.FW_CFG_DMA_LOW_PORT, 4
+    wanted = OUT, fw_cfg.FW_CFG_DMA_LOW_PORT, 4
     return [met for met in survey.accesses if met.access[:3] == wanted and met.access.device]
 
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from pvhboot.loader.memory import ReadableMemory
 
-from ..bus import Access
+from ..bus import STORES, Access
 from ..comparison import COMPARED
 from ..session import Outcome
 from .found import tables_in
@@ -68,7 +68,7 @@ def _kept(accesses: Sequence[Access]) -> Iterator[Access]:
     """The stores that devices keep; those to PCI's configuration space at the address of the register."""
     selected = 0
     for access in accesses:
-        if access.kind not in ("out", "write"):
+        if access.kind not in STORES:
             continue
         if access.device == _PCI_ADDRESS:
             selected = access.value

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from pvhboot.shim.errors import BootError
 
-from ...bus import LOG_LIMIT, Access
+from ...bus import IN, LOG_LIMIT, OUT, READ, WRITE, Access
 from .process import QemuProcess
 from .qtest import Qtest
 from .recorder import read_items
@@ -89,7 +89,7 @@ def parse_trace(lines: Iterable[str]) -> list[Access]:
         if device == _BIG_ENDIAN:
             value = int.from_bytes(value.to_bytes(size, "big"), "little")
         if address < _PORTS_END:
-            kind = {"read": "in", "write": "out"}[kind]
+            kind = {READ: IN, WRITE: OUT}[kind]
         accesses.append(Access(kind, address, size, value, device))
         if len(accesses) >= LOG_LIMIT:
             raise BootError(f"the firmware has made {LOG_LIMIT} accesses to devices or more: too many for a transcript")
