@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pvhboot.loader.plan import BootPlan
 from pvhboot.shim.abi.paging import EFER_LMA
@@ -19,6 +19,9 @@ from .kit.values import IoLog, MemoryView, Registers
 from .kit.view import HandoffView
 from .places import Places
 from .reasons import EXIT
+
+_FIRMWARE_MAX: Final = 20_000_000  # instructions of a firmware, of which SeaBIOS has 6 million: then it has gone astray
+_SHOWN: Final = 8  # values of a port
 
 
 class NotReached(AssertionError):
@@ -51,7 +54,7 @@ class Machine:
         self.failed: Standing | None = None  # where it stood when a test failed within a checkpoint
         self._opened = opened
         self._places: Places | None = None
-        self._passed_entry = False
+        self._passed_entry = self._only_firmware = False
         self._exact = True
         self._changes: list[Change] = []
         self._heard = {"console": 0, "debug_console": 0}  # how much of each the text was in that was waited for last
@@ -256,7 +259,16 @@ class Machine:
                 self.cpu.pause()
 
         what = f"a write {'' if value is None else f'of {value:#x} '}to port {port:#x}"
-        self._run_until_heard(on_access, lambda: bool(seen), what, max_instructions)
+
+        def written() -> str:
+            values = [access.value for access in self.board.bus.log if access.kind == OUT and access.address == port]
+            if not values:
+                return f"  nobody wrote to port {port:#x}"
+            shown = " ".join(f"{each:#x}" for each in values[-_SHOWN:])
+            times = "once" if len(values) == 1 else f"{len(values)} times"
+            return f"  port {port:#x} was written to {times}{', at last' if values[_SHOWN:] else ''}: {shown}"
+
+        self._run_until_heard(on_access, lambda: bool(seen), what, max_instructions, written)
 
     def _run_until_text(self, where: str, text: str, max_instructions: int | None) -> None:
         wanted = text.encode("utf-8", "surrogateescape")
@@ -278,21 +290,31 @@ class Machine:
         self._heard[where] = printed.find(wanted, self._heard[where]) + len(wanted)
 
     def _run_until_heard(
-        self, on_access: Callable[[Access], None], heard: Callable[[], bool], what: str, max_instructions: int | None
+        self,
+        on_access: Callable[[Access], None],
+        heard: Callable[[], bool],
+        what: str,
+        max_instructions: int | None,
+        instead: Callable[[], str] = lambda: "",
     ) -> None:
-        """Until `heard` says so, which is asked when `on_access`, told each access, has paused the CPU."""
+        """Until `heard` says so, which is asked when `on_access`, told each access, has paused the CPU. `instead`: a line of
+        what has happened in place of it."""
         self._limit(max_instructions)
         listeners = self.board.bus.listeners
         listeners.append(on_access)
         try:
             if not self._advance(frozenset(), heard):
-                raise self._not_reached(what)
+                error = self._not_reached(what)
+                raise NotReached("\n".join(line for line in (str(error), instead()) if line))
         finally:
             listeners.remove(on_access)
 
     def _limit(self, max_instructions: int | None) -> None:
         if max_instructions is not None and max_instructions <= 0:
             raise BootError(f"max_instructions={max_instructions}: give a number above 0")
+        self._only_firmware = max_instructions is None
+        if self._only_firmware and self.engine == UNICORN and not self._passed_entry:
+            max_instructions = _FIRMWARE_MAX
         wanted = None if max_instructions is None else self.cpu.instructions + max_instructions
         self.cpu.limits = self.cpu.limits._replace(instructions=wanted)
 
@@ -325,6 +347,8 @@ class Machine:
         if self._passed_entry or self.stop is not None or self.ip != self.plan.entry:
             return False
         self._passed_entry = True
+        if self._only_firmware:
+            self.cpu.limits = self.cpu.limits._replace(instructions=None)
         self.handoff = HandoffView(self.cpu.handoff(), self.plan)
         return True
 

@@ -140,7 +140,7 @@ def _lines(machine: Machine, standing: Standing, telling: Telling, *, brief: boo
     """`brief`: without CPU and instructions."""
     lines = [f"{subject_text(machine.plan, machine.blob)}, engine {machine.engine}"]
     for cause in telling.causes[:1]:
-        lines += ["", *cause_lines(cause)]
+        lines += ["", *cause_lines(cause, _heading(cause, standing))]
     lines += ["", _end(machine, standing)]
     if not brief:
         state = state_text(standing.registers, standing.segments, telling.memory if telling.same_way else None)
@@ -152,6 +152,14 @@ def _lines(machine: Machine, standing: Standing, telling: Telling, *, brief: boo
     if standing.post_codes:
         lines += ["", "POST codes: " + " ".join(f"{code:02x}" for code in standing.post_codes)]
     return [*lines, ""]
+
+
+def _heading(cause: Cause, standing: Standing) -> str:
+    """What a clause of the check says was wrong at the handoff need not be why the test has failed later."""
+    view = standing.handoff
+    if not cause.clauses or view is None or view.refused:
+        return "likely cause"
+    return "amiss at the handoff, which may have to do with it or not"
 
 
 def _end(machine: Machine, standing: Standing) -> str:

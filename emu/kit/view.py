@@ -6,6 +6,7 @@ from functools import cached_property
 from pvhboot.loader.plan import BootPlan
 from pvhboot.shim.abi.x86 import Segment
 from pvhboot.shim.errors import BootError
+from pvhboot.shim.machines import BARE
 
 from ..check import CLAUSES, OK, UNOBSERVABLE, VIOLATED, Finding, check
 from ..comparison import REGISTERS, SEGMENTS
@@ -105,6 +106,10 @@ class HandoffView:
             count = f"{len(wrong)} of {len(self.findings)} clauses of the PVH ABI {'is' if len(wrong) == 1 else 'are'} not met"
             lines.append(count + (" that no allow excuses:" if allow else ":"))
             lines += [f"  {finding.clause:<16}  {finding.detail}" for finding in wrong]
+            if self._plan.memmap is None and self._plan.spec is BARE:  # of a firmware that pvhboot has not built
+                lines.append(
+                    'the machine is bare, which has no device to ask: a firmware for QEMU wants machine="microvm", say'
+                )
         if met:
             lines.append("allowed to be violated, but met (take them off `allow`): " + ", ".join(each.clause for each in met))
         raise AssertionError("\n".join(lines))

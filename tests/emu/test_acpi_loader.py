@@ -25,6 +25,7 @@ from pvhboot.shim.abi import pvh
 from pvhboot.shim.abi.elf import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE
 from pvhboot.shim.abi.firmware import PANICS, panic_message
 from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
+from pvhboot.shim.errors import BootError
 from pvhboot.shim.image import build
 from pvhboot.shim.machines import GIB, MIB, MICROVM_ACPI
 from stores import Stores
@@ -307,7 +308,12 @@ class WritingDma:
 
     def write(self, offset, size, value):
         paddr = int.from_bytes(value.to_bytes(size, "little"), "big")
-        control, length, address = struct.unpack(">IIQ", self._memory.read(paddr, 16))
+        try:
+            control, length, address = struct.unpack(">IIQ", self._memory.view(paddr, 16))
+            data = bytes(self._memory.read(address, length)) if control & 0x10 else b""
+        except BootError:  # of a mutant, say
+            self._register.write(offset, size, value)
+            return
         key, at = (control >> 16, 0) if control & 8 else self._at
         self._at = key, at + length
         if not control & 0x10:
@@ -315,7 +321,7 @@ class WritingDma:
             return
         fits = key == self._key and at + length <= len(self.data)
         if fits:
-            self.data[at : at + length] = self._memory.read(address, length)
+            self.data[at : at + length] = data
         with self._memory.writing(paddr, 4) as word:
             word[:] = (0 if fits else 1).to_bytes(4, "big")
 
