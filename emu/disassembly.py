@@ -7,6 +7,7 @@ from pvhboot.shim.abi.x86 import INSTRUCTION_MAX
 
 # As Capstone writes them.
 _PREFIXES: Final = frozenset(("bnd", "lock", "notrack", "rep", "repe", "repne", "repnz", "repz", "xacquire", "xrelease"))
+_INPUTS: Final = ("insb", "insw", "insd")
 
 
 class Decoded(NamedTuple):
@@ -24,6 +25,12 @@ class Words(NamedTuple):
     prefix: str
     name: str
     operands: str
+
+
+def is_input(text: str) -> bool:
+    """Whether an instruction is an `ins`, of which Unicorn tells a store of 0 first, by which it learns whether it may, and
+    then that of what the port has given."""
+    return words_of(text).name in _INPUTS
 
 
 def words_of(text: str) -> Words:

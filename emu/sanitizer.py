@@ -19,7 +19,7 @@ from pvhboot.shim.machines import low_rom_span, rom_span
 
 from .board import Board
 from .bus import READ, WRITE, Access
-from .disassembly import decode
+from .disassembly import decode, is_input
 from .engines.base import Cpu, Watch, code_at
 from .owners import Area, Owners, Right
 from .places import Places
@@ -38,7 +38,6 @@ _RETURNS: Final = 64  # words of the stack among which the way back is looked fo
 _WORD: Final = 4  # bytes
 _CALLS: Final = (5, 2, 3, 6, 7)  # bytes that a call has, the likely ones first
 _PUSHES: Final = ("push", "call", "enter")
-_INPUTS: Final = ("ins", "rep ins")  # Unicorn stores 0 to learn whether it may, then what the port has given: 0 says nothing
 _SHOWN: Final = 8  # bytes
 _APICS: Final = (LOCAL_APIC, IO_APIC)  # that a board has none is not the firmware's fault
 
@@ -202,13 +201,13 @@ class Sanitizer:
         if area is not None and area.pushes and area.payload is None and paddr + size <= area.end:
             self._shadow.add(paddr, size)
             return
-        is_input = self._is(_INPUTS)
-        if is_input and not value:
+        inputs = is_input(self._text_now())
+        if inputs and not value:
             self._shadow.add(paddr, size)
             return
         data = value.to_bytes(size, "little")
         for part, start, count in self._owners.parts(paddr, size):
-            self._written(TRANSFER if is_input else STORE, part, start, data[start - paddr :][:count], size)
+            self._written(TRANSFER if inputs else STORE, part, start, data[start - paddr :][:count], size)
 
     def _on_transfer(self, paddr: int, size: int) -> None:
         if not self._over and not self._astray:
@@ -236,7 +235,7 @@ class Sanitizer:
         elif right is Right.NONE or (right is Right.MEND and not self._shadow.holds(paddr, size)):
             detail = f"{_share(size, whole)} at {paddr:#x} in {area}{self._behind(area, paddr)}"
             self._report(kind, area.name, paddr, size, detail, self._ip)
-        elif kind == STORE and not area.pushes and self._is(_PUSHES):
+        elif kind == STORE and not area.pushes and self._text_now().startswith(_PUSHES):
             self._report(STACK, area.name, paddr, size, f"{_bytes(size)} pushed to {paddr:#x} in {area}", self._ip)
         self._shadow.add(paddr, size)
 
@@ -249,11 +248,11 @@ class Sanitizer:
                         return at
         return None
 
-    def _is(self, kinds: tuple[str, ...]) -> bool:
-        """Whether the instruction that is executed begins with one of these words."""
+    def _text_now(self) -> str:
+        """Of the instruction that is executed."""
         if self._ip not in self._texts:
             self._texts[self._ip] = self._text(self._ip)
-        return self._texts[self._ip].startswith(kinds)
+        return self._texts[self._ip]
 
     def _behind(self, area: Area, paddr: int) -> str:
         """Of free memory: whose ends in front of it."""

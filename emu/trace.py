@@ -11,7 +11,7 @@ from pvhboot.shim.errors import NoMemoryError
 
 from .board import Board
 from .bus import PORT_KINDS, Access
-from .disassembly import decode, words_of
+from .disassembly import decode, is_input, words_of
 from .effects import DATA_MAX, DMA, LOAD, STORE, Effect
 from .engines.base import STATE_REGISTERS, Cpu, State, Stop, Watch, code_at
 from .places import Places
@@ -26,7 +26,6 @@ _ECX: Final = STATE_REGISTERS.index("ecx")
 _CHUNK: Final = 1 << 20  # bytes
 _JUMPS: Final = ("j", "ljmp", "loop", "call", "lcall", "ret", "iret")
 _STRINGS: Final = ("ins", "outs", "movs", "lods", "stos", "cmps", "scas")
-_INS: Final = ("insb", "insw", "insd")
 
 
 class Record(NamedTuple):
@@ -217,7 +216,7 @@ class _Code:
         prefix, name, _ = words_of(text)
         self.repeats = prefix.startswith("rep") and name.startswith(_STRINGS)  # else it has no effect, as in `repz ret`
         self.jumps = name.startswith(_JUMPS)
-        self.inputs = name in _INS
+        self.inputs = is_input(text)
 
 
 class _Pending:

@@ -23,7 +23,7 @@ from pvhboot.shim.files import read_file
 from pvhboot.shim.machines import ROM_MAX, MachineSpec, machine
 from pvhboot.shim.stock import GUEST_BITS, default_blob, default_guest
 
-from ..engines.base import Limits, Until
+from ..engines.base import STATE_REGISTERS, Limits, Until
 from ..handoff import QEMU
 from ..owners import firmware_memory
 from ..progress import shown_progress
@@ -142,6 +142,13 @@ def plan_from(
         host_reserved=host_reserved(spec, memory),
         dma=dma,
     )
+
+
+def require_registers(names: Sequence[str], option: str) -> None:
+    """BootError for a name that no register of a trace has."""
+    for name in names:
+        if name not in STATE_REGISTERS:
+            raise BootError(f"{option} {name}: no such register; there is {', '.join(STATE_REGISTERS)}")
 
 
 def inputs_of(arguments: argparse.Namespace) -> list[str]:

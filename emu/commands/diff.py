@@ -8,19 +8,17 @@ from pvhboot.loader.printable import one_line
 from pvhboot.shim.errors import BootError
 
 from ..effects import EFFECTS, LOAD, STORE, Effect
-from ..engines.base import STATE_REGISTERS
 from ..report.trace_diff_text import comparison_lines, subject_lines
 from ..trace import End, Record
 from ..trace_diff import Trace, TraceComparison, compare_effects, compare_traces
 from ..trace_file import Header, TraceFile, to_json
+from .common import require_registers
 from .trace import ONLY
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0 if the traces are the same, 1 if they part."""
-    for register in arguments.ignore:
-        if register not in STATE_REGISTERS:
-            raise BootError(f"--ignore {register}: no such register; there is {', '.join(STATE_REGISTERS)}")
+    require_registers(arguments.ignore, "--ignore")
     with TraceFile(arguments.first) as first, TraceFile(arguments.second) as second:
         _require_alike(first.header.filters, second.header.filters, only=bool(arguments.only))
         kinds = frozenset(kind for word in arguments.only for kind in EFFECTS[word])

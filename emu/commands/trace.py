@@ -10,7 +10,6 @@ from pvhboot.shim.errors import BootError
 
 from ..complaint import complain
 from ..effects import EFFECTS, LOAD, STORE
-from ..engines.base import STATE_REGISTERS
 from ..handoff import KVM
 from ..places import Places
 from ..report.text import subject_text
@@ -18,7 +17,17 @@ from ..report.trace_text import end_text, record_text
 from ..session import Outcome, boot, get_engine
 from ..trace import End, Record, Tracer, Window
 from ..trace_file import header_of, to_line
-from .common import firmware_from, inputs_of, limits_from, open_kernel, plan_from, recording_from, until_from, write_files
+from .common import (
+    firmware_from,
+    inputs_of,
+    limits_from,
+    open_kernel,
+    plan_from,
+    recording_from,
+    require_registers,
+    until_from,
+    write_files,
+)
 
 ONLY: Final = "--only"
 _ADDRESS: Final = re.compile("0x[0-9a-f]{1,16}", re.IGNORECASE)  # linear: of 64 bits
@@ -106,9 +115,7 @@ def _text_line(item: Record | End) -> str:
 
 
 def _window(arguments: argparse.Namespace, places: Places) -> Window:
-    for register in arguments.changes:
-        if register not in STATE_REGISTERS:
-            raise BootError(f"--changes {register}: no such register; there is {', '.join(STATE_REGISTERS)}")
+    require_registers(arguments.changes, "--changes")
     for symbol in arguments.symbol:
         places.find(symbol)
     modes, symbols, registers = frozenset(arguments.mode), frozenset(arguments.symbol), frozenset(arguments.changes)

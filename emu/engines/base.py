@@ -1,5 +1,6 @@
 """What all engines share: when a run ends, why it ended, what it counted, and how it is watched and driven."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Final, NamedTuple, Protocol
@@ -206,6 +207,32 @@ class Engine(Protocol):
     ) -> Run:
         """`on_handoff` is called once, with the guest stopped at the kernel's entry. Raises UnavailableError for what the host
         lacks, BootError for what it refuses; all that the guest does ends in a Run."""
+
+
+class DrivenEngine(ABC):
+    """An engine whose run drives its CPU."""
+
+    name: str
+
+    def host_reserved(self, spec: MachineSpec, memory: int) -> tuple[E820Entry, ...]:  # noqa: ARG002
+        """Nothing: the board is all that there is."""
+        return ()
+
+    @abstractmethod
+    def cpu(self, board: Board, limits: Limits) -> AbstractContextManager[Cpu]:
+        """See Engine."""
+
+    def run(
+        self,
+        board: Board,
+        until: Until,
+        limits: Limits,
+        on_handoff: Callable[[Handoff], None],
+        watchers: Sequence[Watcher] = (),
+    ) -> Run:
+        """See Engine. Behind the handoff instructions are counted only if they are limited."""
+        with self.cpu(board, limits) as cpu:
+            return drive(cpu, board, until, on_handoff, watchers=watchers, counting=limits.instructions is not None)
 
 
 def drive(

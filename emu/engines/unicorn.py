@@ -8,26 +8,19 @@ is executed as it was; under paging so is code over which a device has written.
 Instructions are counted up to the handoff, each iteration of a rep as one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pvhboot.shim.abi.e820 import E820Entry
-from pvhboot.shim.machines import MachineSpec
-
 from ..board import Board
-from ..handoff import UNICORN, Handoff
-from .base import Limits, Run, Until, Watcher, drive
+from ..handoff import UNICORN
+from .base import DrivenEngine, Limits
 from .unicorn_cpu import UnicornCpu
 
 
-class UnicornEngine:
+class UnicornEngine(DrivenEngine):
     """Executes a Board under Unicorn."""
 
     name = UNICORN
-
-    def host_reserved(self, spec: MachineSpec, memory: int) -> tuple[E820Entry, ...]:  # noqa: ARG002
-        """Nothing."""
-        return ()
 
     @contextmanager
     def cpu(self, board: Board, limits: Limits) -> Iterator[UnicornCpu]:
@@ -37,15 +30,3 @@ class UnicornEngine:
             yield cpu
         finally:
             cpu.let_go()
-
-    def run(
-        self,
-        board: Board,
-        until: Until,
-        limits: Limits,
-        on_handoff: Callable[[Handoff], None],
-        watchers: Sequence[Watcher] = (),
-    ) -> Run:
-        """See engines.base.Engine. Behind the handoff instructions are counted only if they are limited."""
-        with self.cpu(board, limits) as cpu:
-            return drive(cpu, board, until, on_handoff, watchers=watchers, counting=limits.instructions is not None)

@@ -6,28 +6,22 @@ its emulator lacks ends the run as a fault that names the bytes. AMD's hardware 
 run says that the place is unknown. Breakpoints compare linear addresses, so paging that moves the entry would hide it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pvhboot.shim.abi.e820 import E820Entry
 from pvhboot.shim.errors import BootError
-from pvhboot.shim.machines import MachineSpec
 
 from ...board import Board
-from ...handoff import KVM, Handoff
-from ..base import Limits, Run, Until, Watcher, drive
+from ...handoff import KVM
+from ..base import DrivenEngine, Limits
 from .cpu import KvmCpu, require_main_thread
 from .vm import Vm
 
 
-class KvmEngine:
+class KvmEngine(DrivenEngine):
     """Executes a Board on /dev/kvm. Register names are those of Handoff also in 64-bit mode: `eax` then holds RAX."""
 
     name = KVM
-
-    def host_reserved(self, spec: MachineSpec, memory: int) -> tuple[E820Entry, ...]:  # noqa: ARG002
-        """Nothing."""
-        return ()
 
     @contextmanager
     def cpu(self, board: Board, limits: Limits) -> Iterator[KvmCpu]:
@@ -37,15 +31,3 @@ class KvmEngine:
         require_main_thread()
         with Vm(board.memory) as vm, vm.vcpu() as vcpu:
             yield KvmCpu(board, limits, vcpu)
-
-    def run(
-        self,
-        board: Board,
-        until: Until,
-        limits: Limits,
-        on_handoff: Callable[[Handoff], None],
-        watchers: Sequence[Watcher] = (),
-    ) -> Run:
-        """See Engine; as for `cpu`."""
-        with self.cpu(board, limits) as cpu:
-            return drive(cpu, board, until, on_handoff, watchers=watchers, counting=False)
