@@ -37,7 +37,6 @@ _TRACE = (
     "Boots, and tells every instruction with its source line, the registers that it changed, the memory and the devices that "
     "it touched: as text, or as JSON Lines for `diff` and for scripts."
 )
-_NO_DMA = "a fw_cfg without its DMA interface (QEMU's machines)"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -140,14 +139,27 @@ def _add_what_to_boot(parser: argparse.ArgumentParser, machines: Iterable[str] =
     )
 
 
+def _add_kernel(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kernel", nargs="?", metavar="KERNEL", help="a PVH kernel (default: the built-in conformance guest)")
+
+
+def _add_firmware(parser: argparse.ArgumentParser) -> None:
+    """The ROM, and the host that it asks."""
+    parser.add_argument("--no-dma", action="store_true", help="a fw_cfg without its DMA interface (QEMU's machines)")
+    parser.add_argument("--firmware", metavar="FILE", help="a ROM image to run instead of pvhboot's own")
+
+
+def _add_manifest(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--manifest", metavar="FILE", help="what `build --manifest` wrote of that ROM: its labels and lines")
+
+
 def _add_run(parser: argparse.ArgumentParser, engines: Iterable[str]) -> None:
     """What to boot, on what, and how far."""
-    parser.add_argument("kernel", nargs="?", metavar="KERNEL", help="a PVH kernel (default: the built-in conformance guest)")
+    _add_kernel(parser)
     _add_what_to_boot(parser)
     parser.add_argument("--engine", choices=tuple(engines), default=UNICORN, help="default: %(default)s")
-    parser.add_argument("--no-dma", action="store_true", help=_NO_DMA)
-    parser.add_argument("--firmware", metavar="FILE", help="a ROM image to run instead of pvhboot's own")
-    parser.add_argument("--manifest", metavar="FILE", help="what `build --manifest` wrote of that ROM: its labels and lines")
+    _add_firmware(parser)
+    _add_manifest(parser)
     parser.add_argument(
         "--recording", metavar="FILE", help="what `pvhboot record` wrote: ACPI tables and PCI of another machine (unicorn, kvm)"
     )
@@ -237,19 +249,18 @@ def _add_diff(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kernel", nargs="?", metavar="KERNEL", help="a PVH kernel (default: the built-in conformance guest)")
+    _add_kernel(parser)
     _add_what_to_boot(parser)
     parser.add_argument(
         "--engine", choices=ENGINES, action="append", help="one to compare; repeat it (default: all that this host has)"
     )
-    parser.add_argument("--no-dma", action="store_true", help=_NO_DMA)
-    parser.add_argument("--firmware", metavar="FILE", help="a ROM image to run instead of pvhboot's own")
+    _add_firmware(parser)
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=120.0, help="for each (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
 
 
 def _add_vary(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kernel", nargs="?", metavar="KERNEL", help="a PVH kernel (default: the built-in conformance guest)")
+    _add_kernel(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--faults", action="store_true", help="change what the host does")
     what.add_argument("--mutants", action="store_true", help="change the instructions of the firmware that the boot executes")
@@ -262,10 +273,9 @@ def _add_vary(parser: argparse.ArgumentParser) -> None:
         "displacement, register; can be repeated",
     )
     _add_what_to_boot(parser)
-    parser.add_argument("--no-dma", action="store_true", help=_NO_DMA)
     parser.add_argument("--dirty", action="store_true", help="RAM below 640 KiB holds anything after power on, not zeros")
-    parser.add_argument("--firmware", metavar="FILE", help="a ROM image to run instead of pvhboot's own")
-    parser.add_argument("--manifest", metavar="FILE", help="what `build --manifest` wrote of that ROM: its labels and lines")
+    _add_firmware(parser)
+    _add_manifest(parser)
     parser.add_argument("--recording", metavar="FILE", help="what `pvhboot record` wrote of another machine")
     parser.add_argument(
         "--test",

@@ -70,10 +70,11 @@ class Run(NamedTuple):
 
 
 GENERAL: Final = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp", "esp")  # in the order in which they are shown
+ENCODED: Final = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")  # as instructions have their numbers
 GENERAL_64: Final = tuple(f"r{number}" for number in range(8, 16))
 STATE_SEGMENTS: Final = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
 STATE_REGISTERS: Final = (
-    *("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi", *GENERAL_64),
+    *(*ENCODED, *GENERAL_64),
     *(f"{name}{part}" for name in STATE_SEGMENTS for part in ("", "_base", "_limit")),
     *(f"{name}_{part}" for name in ("gdtr", "idtr") for part in ("base", "limit")),
     *("cr0", "cr3", "cr4", "efer", "eflags"),

@@ -15,6 +15,8 @@ from pvhboot.shim.abi import paging, x86
 from pvhboot.shim.abi.x86 import Segment
 from pvhboot.shim.errors import BootError
 
+from .base import ENCODED, GENERAL_64
+
 KNOWN_RELEASES: Final = ("2.1.4",)
 
 _GPR: Final = 40
@@ -241,7 +243,7 @@ def require_layout() -> None:
     import unicorn.x86_const as const
 
     uc, release = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64), unicorn.__version__
-    gpr = ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", *(f"R{n}" for n in range(8, 16)))
+    gpr = [*(f"R{name[1:].upper()}" for name in ENCODED), *map(str.upper, GENERAL_64)]
     marks = [0x5EED_0000_0000_0000 + number for number in range(len(gpr))]
     for name, mark in zip(gpr, marks, strict=True):
         uc.reg_write(getattr(const, f"UC_X86_REG_{name}"), mark)

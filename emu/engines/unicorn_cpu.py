@@ -14,7 +14,7 @@ from pvhboot.shim.errors import BootError, UnavailableError
 from ..board import Board
 from ..handoff import UNICORN, Handoff
 from ..reasons import FAULT, HALT, LIMIT
-from .base import GENERAL, GENERAL_64, Limits, State, Stop, Watch, halt_detail
+from .base import ENCODED, GENERAL, GENERAL_64, Limits, State, Stop, Watch, halt_detail
 from .unicorn_context import LiveContext, read_context, require_layout, write_reset_state
 from .unicorn_exceptions import Exceptions
 from .unicorn_memory import MemoryMap
@@ -22,8 +22,6 @@ from .unicorn_memory import MemoryMap
 _SLICE_MICROSECONDS: Final = 100_000  # between two looks at the clock, and at Ctrl-C, where no hook looks at them
 _CLOCK_EVERY: Final = 4096  # instructions between two looks at the clock, where they are counted
 
-# As they are encoded.
-_ENCODED: Final = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 _WRITABLE: Final = {
     **{name: f"R{name[1:].upper()}" for name in (*GENERAL, "eip")},
     "eflags": "EFLAGS",
@@ -323,9 +321,9 @@ class UnicornCpu:
         """See Cpu."""
         cpu = LiveContext(self.uc)
         control, gdtr = cpu.control, cpu.segment("gdtr")
-        values = dict(zip(_ENCODED, cpu.general, strict=False))
+        values = dict(zip(ENCODED, cpu.general, strict=False))
         if cpu.efer & paging.EFER_LMA:
-            values |= zip(GENERAL_64, cpu.general[len(_ENCODED) :], strict=True)
+            values |= zip(GENERAL_64, cpu.general[len(ENCODED) :], strict=True)
         return {
             **{name: values.pop(name) for name in GENERAL},
             **values,

@@ -10,7 +10,7 @@ from pvhboot.shim.abi import paging, x86
 from pvhboot.shim.abi.x86 import ADDRESS_4G, Segment
 from pvhboot.shim.errors import BootError
 
-from ..engines.base import Cpu
+from ..engines.base import ENCODED, GENERAL, GENERAL_64, Cpu
 
 MODE: Final = "cpu_bits"  # how the next instruction is decoded: the register that tells gdb's user, and the script
 
@@ -40,10 +40,9 @@ _SYSTEM: Final = "pvhboot.system"
 _SEGMENTS: Final = ("cs", "ss", "ds", "es", "fs", "gs")
 _FPU_CONTROL: Final = ("fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop")
 _POINTERS: Final = {"bp": "data_ptr", "sp": "data_ptr", "ip": "code_ptr"}
-_ORDER_32: Final = ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di", "ip")
-_ORDER_64: Final = ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")
-_NEW_64: Final = tuple(f"r{number}" for number in range(8, 16))
-_WRITABLE: Final = frozenset((*(f"e{name}" for name in _ORDER_32), *_NEW_64, "eflags"))
+_ORDER_32: Final = (*(name[1:] for name in ENCODED), "ip")
+_ORDER_64: Final = tuple(name[1:] for name in GENERAL)
+_WRITABLE: Final = frozenset((*(f"e{name}" for name in _ORDER_32), *GENERAL_64, "eflags"))
 
 
 def described_registers(bits: int) -> list[Register]:
@@ -54,7 +53,7 @@ def described_registers(bits: int) -> list[Register]:
         return Register(f"{letter}{name}", width, _POINTERS.get(name, f"int{width}"), _CORE, f"e{name}")
 
     if bits == 64:
-        core = [*map(general, _ORDER_64), *(Register(name, 64, "int64", _CORE, name) for name in _NEW_64), general("ip")]
+        core = [*map(general, _ORDER_64), *(Register(name, 64, "int64", _CORE, name) for name in GENERAL_64), general("ip")]
     else:
         core = [*map(general, _ORDER_32)]
     core.append(Register("eflags", 32, "i386_eflags", _CORE, "eflags"))

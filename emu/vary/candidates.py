@@ -7,12 +7,11 @@ from pvhboot.loader.fw_cfg import directory
 from pvhboot.shim.abi import fw_cfg
 
 from ..bus import LOADS, OUT, STORES
+from ..engines.base import GENERAL
 from . import faults
 from .faults import Fault
 from .survey import Met, NotedItems, Survey
 
-# Registers of which a bit may flip.
-_REGISTERS: Final = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp", "esp")
 _ITEM_NAMES: Final = {
     getattr(fw_cfg, f"FW_CFG_{name}"): name
     for name in (
@@ -100,7 +99,7 @@ def _ram_faults(survey: Survey) -> Iterator[Fault]:
 
 def _register_faults(survey: Survey) -> Iterator[Fault]:
     for address, instructions in sorted(survey.first.items(), key=lambda item: item[1]):
-        for register in _REGISTERS:
+        for register in GENERAL:
             for how in (faults.FLIP_LOW, faults.FLIP_HIGH):
                 what = f"{register}, before instruction {instructions},"
                 yield Fault(faults.REGISTER, how, instructions, what, address, register)

@@ -23,7 +23,7 @@ from pvhboot.shim.errors import BootError
 from ...board import Board
 from ...handoff import KVM, Handoff
 from ...reasons import FAULT, HALT, LIMIT, RESET
-from ..base import GENERAL, GENERAL_64, STATE_SEGMENTS, Limits, State, Stop, Watch, code_at, halt_detail
+from ..base import ENCODED, GENERAL, GENERAL_64, STATE_SEGMENTS, Limits, State, Stop, Watch, code_at, halt_detail
 from . import uapi
 from .vm import BREAKPOINTS, Vcpu, segment
 
@@ -34,7 +34,7 @@ _WRITABLE: Final = {
     **{name: name for name in GENERAL_64},
 }
 _CONTROL: Final = ("cr0", "cr3", "cr4", "efer")
-_STATE_GENERAL: Final = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *GENERAL_64)  # as in STATE_REGISTERS
+_STATE_GENERAL: Final = tuple(_WRITABLE[name] for name in (*ENCODED, *GENERAL_64))  # as in STATE_REGISTERS
 _STATE_SEGMENTS: Final = tuple("ldt" if name == "ldtr" else name for name in STATE_SEGMENTS)
 
 

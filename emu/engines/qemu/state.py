@@ -7,11 +7,12 @@ from typing import Final, NamedTuple
 from pvhboot.shim.abi.x86 import ADDRESS_4G, EFLAGS_IF, SEGMENT_NAMES, Segment, segment_from_attributes
 from pvhboot.shim.errors import BootError
 
+from ..base import GENERAL
+
 _NUMBER: Final = re.compile(r"\b([A-Z]+[0-9]?) ?=([0-9a-f]+)(?![0-9a-f])")
 _SEGMENT: Final = re.compile(r"^([A-Z]{2,3}) *=([0-9a-f]{4}) ([0-9a-f]+) ([0-9a-f]{8}) ([0-9a-f]{8})", re.MULTILINE)
 _TABLE: Final = re.compile(r"^GDT= +([0-9a-f]+) ([0-9a-f]+)", re.MULTILINE)
 _BYTE: Final = re.compile(r" 0x([0-9a-f]{2})\b")
-_GENERAL: Final = ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")
 
 
 class CpuState(NamedTuple):
@@ -49,7 +50,7 @@ def parse_registers(text: str) -> CpuState:
             if name.lower() in (*SEGMENT_NAMES, "tr")
         }
         prefix = "R" if "RIP" in numbers else "E"
-        registers = {f"e{name}": numbers[prefix + name.upper()] for name in _GENERAL}
+        registers = {name: numbers[prefix + name[1:].upper()] for name in GENERAL}
         registers |= {"eip": numbers[prefix + "IP"], "eflags": numbers.get("RFL", numbers.get("EFL", 0))}
         registers |= {name: numbers[name.upper()] for name in ("cr0", "cr3", "cr4", "efer")}
         table = _TABLE.search(text)
