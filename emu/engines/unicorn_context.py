@@ -261,3 +261,18 @@ def require_layout() -> None:
     )
     if not found or release not in KNOWN_RELEASES:
         raise BootError(f"unicorn {release} keeps its CPU context in an unknown layout: install unicorn=={KNOWN_RELEASES[-1]}")
+
+
+@cache
+def has_mtrr() -> bool:
+    """What CPUID says under Unicorn, asked on a CPU of its own."""
+    import unicorn
+    import unicorn.x86_const as const
+
+    uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
+    uc.mem_map(0, x86.PAGE_SIZE)
+    cpuid = b"\x0f\xa2"
+    uc.mem_write(0, cpuid)
+    uc.reg_write(const.UC_X86_REG_RAX, x86.CPUID_FEATURES_LEAF)
+    uc.emu_start(0, len(cpuid))
+    return bool(uc.reg_read(const.UC_X86_REG_RDX) & x86.CPUID_1_EDX_MTRR)

@@ -1,11 +1,9 @@
 """A CPU under Unicorn, with a board around it."""
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any, Final
 
 from pvhboot.shim.abi import interrupts, paging, x86
@@ -15,7 +13,8 @@ from ..board import Board
 from ..handoff import UNICORN, Handoff
 from ..reasons import FAULT, HALT, LIMIT
 from .base import ENCODED, GENERAL, GENERAL_64, Limits, State, Stop, Watch, halt_detail
-from .unicorn_context import LiveContext, read_context, require_layout, write_reset_state
+from .interrupt import stopping_at_interrupt
+from .unicorn_context import LiveContext, has_mtrr, read_context, require_layout, write_reset_state
 from .unicorn_exceptions import Exceptions
 from .unicorn_memory import MemoryMap
 
@@ -167,7 +166,7 @@ class UnicornCpu:
     def _start(self, microseconds: int) -> None:
         """Executes until a hook stops it, the slice is over (0: there is none), or the CPU halts or faults."""
         rip = self.uc.reg_read(self._const.UC_X86_REG_RIP)
-        with _stopping_at_interrupt(self.uc):
+        with stopping_at_interrupt(self.uc.emu_stop):
             try:
                 self.uc.emu_start(rip, 0, timeout=microseconds)
             except self._unicorn.UcError as error:
@@ -401,7 +400,7 @@ class UnicornCpu:
             engine=UNICORN,
             registers=self.registers(),
             segments=self.segments(),
-            has_mtrr=_has_mtrr(),
+            has_mtrr=has_mtrr(),
             mtrr_def_type=self.uc.reg_read(self._const.UC_X86_REG_MSR, x86.MSR_MTRR_DEF_TYPE),
             memory=self._board.memory,
             rom_writes=self._board.rom_writes,
@@ -414,39 +413,3 @@ class UnicornCpu:
         """See Cpu."""
         delivered = {"exceptions": self._exceptions.delivered} if self._exceptions.delivered else {}
         return {"instructions": self.instructions, **delivered, **self._board.bus.counts}
-
-
-@contextmanager
-def _stopping_at_interrupt(uc: Any) -> Iterator[None]:
-    """Ctrl-C stops the engine, and is raised behind it: raised in a hook, ctypes would print it and go on."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals go to the main thread
-        return
-    interrupted: list[int] = []
-
-    def on_signal(number: int, _frame: object) -> None:
-        interrupted.append(number)
-        uc.emu_stop()
-
-    before = signal.signal(signal.SIGINT, on_signal)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if interrupted:
-        raise KeyboardInterrupt
-
-
-@cache
-def _has_mtrr() -> bool:
-    """What CPUID says under Unicorn, asked on a CPU of its own."""
-    import unicorn
-    import unicorn.x86_const as const
-
-    uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
-    uc.mem_map(0, x86.PAGE_SIZE)
-    cpuid = b"\x0f\xa2"
-    uc.mem_write(0, cpuid)
-    uc.reg_write(const.UC_X86_REG_RAX, x86.CPUID_FEATURES_LEAF)
-    uc.emu_start(0, len(cpuid))
-    return bool(uc.reg_read(const.UC_X86_REG_RDX) & x86.CPUID_1_EDX_MTRR)
