@@ -11,17 +11,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from odd_devices import Apic, Dma, LateDma
 from plans import DirtyPlan, RefusedOnce
 from pvhboot.emu.board import Board
 from pvhboot.loader.fw_cfg import fw_cfg_items
 from pvhboot.loader.image import BytesImage, SizedSource
 from pvhboot.loader.kernel import Kernel
-from pvhboot.loader.memory import GuestMemory
 from pvhboot.loader.modules import Module
 from pvhboot.loader.plan import BootPlan, make_plan
-from pvhboot.shim.abi import params
+from pvhboot.shim.abi import apic, fw_cfg, params
 from pvhboot.shim.abi.elf import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE
-from pvhboot.shim.defs import Options, firmware_symbols
+from pvhboot.shim.abi.x86 import PAGE_SIZE
 from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
 from pvhboot.shim.machines import BARE, GIB, MACHINES, MIB, Span, firmware_end
 from pvhboot.shim.stock import default_blob
@@ -225,73 +225,12 @@ def _processors(name: str, initrd: Path) -> Iterator[Scenario]:
         ) -> Board:
             changed = plan._replace(rom=change(plan.rom))
             board = Board(changed, DirtyPlan.of(changed).memory(), fw_cfg_items=items)
-            board.bus.claim_memory(0xFEE00000, 0x1000, "apic", _Apic(board.memory, name, ids))
+            board.bus.claim_memory(apic.LOCAL_APIC, PAGE_SIZE, "apic", Apic(board.memory, name, ids))
             board.entry = entry
             return board
 
         yield Scenario(label, make)
     yield _scenario("cpus-0", plan, fw_cfg_items={**fw_cfg_items(plan), 5: BytesImage(bytes(2))})
-
-
-class _Dma:
-    """A DMA register that is told each store's descriptor."""
-
-    def __init__(self, memory: GuestMemory, control: int) -> None:
-        self._memory, self._control = memory, control
-
-    def read(self, offset: int, size: int) -> int:
-        return int.from_bytes(b"QEMU CFG"[offset : offset + size], "little")
-
-    def write(self, _offset: int, _size: int, value: int) -> None:
-        paddr = int.from_bytes(value.to_bytes(4, "little"), "big")
-        with self._memory.writing(paddr, 4) as word:
-            word[:] = struct.pack(">I", self._control)
-
-
-class _LateDma:
-    """One that executes a descriptor at the tenth look at the register."""
-
-    def __init__(self, board: Board) -> None:
-        self._register = board.bus._ports[0x514].device
-        self._told: tuple[int, int, int] | None = None
-        self._looks = 0
-
-    def read(self, offset: int, size: int) -> int:
-        self._looks += 1
-        if self._told is not None and self._looks % 10 == 0:
-            self._register.write(*self._told)
-            self._told = None
-        return self._register.read(offset, size)
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        self._told = offset, size, value
-
-
-class _Apic:
-    """Other processors, which answer a start-up at once: as cpus.s has it, in a byte by APIC id and a count. They do so only
-    where that code of the firmware lies."""
-
-    def __init__(self, memory: GuestMemory, name: str, ids: Sequence[int]) -> None:
-        symbols, rom = firmware_symbols(MACHINES[name], Options()), default_blob(MACHINES[name])
-        self._present, self._count = symbols["CPU_PRESENT"], symbols["CPU_COUNT"]
-        start = rom.symbols["ap_start"] - rom.paddr
-        self._code = rom.data[start : rom.symbols["ap_end"] - rom.paddr]
-        self._memory, self._ids = memory, ids
-        self._registers: dict[int, int] = {}
-
-    def read(self, offset: int, _size: int) -> int:
-        return self._registers.get(offset, 0)
-
-    def write(self, offset: int, _size: int, value: int) -> None:
-        self._registers[offset] = value
-        is_start_up = offset == 0x300 and value >> 8 & 7 == 6
-        if not is_start_up or self._memory.read((value & 0xFF) << 12, len(self._code)) != self._code:
-            return
-        for number in self._ids:
-            with self._memory.writing(self._present + number, 1) as byte:
-                byte[:] = b"\1"
-        with self._memory.writing(self._count, 4) as word:
-            word[:] = (int.from_bytes(word, "little") + len(self._ids)).to_bytes(4, "little")
 
 
 def _hosts(name: str, initrd: Path) -> Iterator[Scenario]:
@@ -305,7 +244,7 @@ def _hosts(name: str, initrd: Path) -> Iterator[Scenario]:
     def answering(control: int) -> Callable[[Change], Board]:
         def make(change: Change) -> Board:
             board = without_dma(change)
-            board.bus.claim_ports(0x514, 8, "dma", _Dma(board.memory, control), width=8)
+            board.bus.claim_ports(fw_cfg.FW_CFG_DMA_PORT, fw_cfg.FW_CFG_DMA_PORTS, "dma", Dma(board.memory, control), width=8)
             return board
 
         return make
@@ -317,8 +256,8 @@ def _hosts(name: str, initrd: Path) -> Iterator[Scenario]:
     def late(change: Change) -> Board:
         changed = plan._replace(rom=change(plan.rom))
         board = Board(changed, changed.memory())
-        register = _LateDma(board)
-        for port in range(0x514, 0x51C):
+        register = LateDma(board)
+        for port in range(fw_cfg.FW_CFG_DMA_PORT, fw_cfg.FW_CFG_DMA_PORT + fw_cfg.FW_CFG_DMA_PORTS):
             board.bus._ports[port] = board.bus._ports[port]._replace(device=register)
         return board
 
@@ -391,7 +330,7 @@ def _acpi(name: str, folder: Path) -> Iterator[Scenario]:
             if writes:
                 ((written, data),) = case.writable.items()
                 writing = loader.WritingDma(items, memory, case.key(written), data)
-                board.bus.claim_ports(0x514, 8, "dma", writing, width=8)
+                board.bus.claim_ports(fw_cfg.FW_CFG_DMA_PORT, fw_cfg.FW_CFG_DMA_PORTS, "dma", writing, width=8)
             return board
 
         return Scenario(f"acpi-{label}", make)
