@@ -13,8 +13,7 @@ from pvhboot.shim.version import VERSION
 
 from .complaint import complain
 from .effects import EFFECTS
-from .handoff import UNICORN
-from .session import ENGINES
+from .engines.names import ENGINES, KVM, UNICORN
 
 BAD_INPUT: Final = 2
 _INITRD = (
@@ -214,7 +213,7 @@ def _add_boot(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_trace(parser: argparse.ArgumentParser) -> None:
-    _add_run(parser, ("unicorn", "kvm"))
+    _add_run(parser, (UNICORN, KVM))
     parser.add_argument("-o", "--output", metavar="FILE", help="write the trace to a file, as JSON Lines")
     parser.add_argument("--text", action="store_true", help="with --output: as text")
     parser.add_argument("--json", action="store_true", help="without --output: print JSON Lines, not text")

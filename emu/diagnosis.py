@@ -12,7 +12,7 @@ from .board import Board
 from .causes.scene import Cause, scene_of_outcome
 from .causes.table import likely_causes
 from .engines.base import Engine, Limits, Until
-from .handoff import QEMU, UNICORN
+from .engines.names import QEMU, UNICORN
 from .places import Places
 from .reasons import HANDOFF, LIMIT
 from .recent import History, Recent
@@ -31,16 +31,13 @@ class Diagnosis(NamedTuple):
     causes: tuple[Cause, ...]
 
 
-UNDIAGNOSED: Final = Diagnosis(History(), ())
-
-
 def diagnose(
     outcome: Outcome, engine: Engine, until: Until, limits: Limits, board: Board | None, recording: Recording | None = None
 ) -> Diagnosis:
     """Of an outcome that is not ok; of one that is, nothing. The boot is made again on `board`, one like that of the first time
     (None: it is not). Engine, end and limits are those of that time; the files of the plan must still be open."""
     if outcome.ok:
-        return UNDIAGNOSED
+        return Diagnosis(History(), ())
     history = History() if board is None else _watched_again(outcome, engine, until, limits, board)
     return Diagnosis(history, tuple(likely_causes(scene_of_outcome(outcome, history, recording))))
 

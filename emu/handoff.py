@@ -8,10 +8,7 @@ from pvhboot.shim.abi.x86 import Segment
 from pvhboot.shim.errors import NoMemoryError
 
 from .bus import Access
-
-UNICORN: Final = "unicorn"
-KVM: Final = "kvm"
-QEMU: Final = "qemu"
+from .engines.names import KVM, QEMU, UNICORN
 
 # The clauses of check.CLAUSES that an engine cannot observe. An unobservable finding for any other clause fails the run.
 UNOBSERVABLE_CLAUSES: Final[Mapping[str, frozenset[str]]] = {

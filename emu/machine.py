@@ -12,7 +12,7 @@ from pvhboot.shim.errors import BootError
 
 from .bus import OUT, Access
 from .engines.base import Cpu, Stop, Watcher, describe_stop
-from .handoff import UNICORN
+from .engines.names import UNICORN
 from .kit.setup import Setup
 from .kit.standing import Change, Point, Standing
 from .kit.values import IoLog, MemoryView, Registers

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from .engines.names import ENGINES
+
 if TYPE_CHECKING:
     from .kit.factory import MachineFactory, WatcherFactory
     from .kit.setup import Store
     from .machine import Machine
 
-ENGINES: Final = ("unicorn", "kvm", "qemu")
 TRACES: Final = ("fail", "all", "no")
 WATCHERS: Final = pytest.StashKey[list["WatcherFactory"]]()  # in the config: each is asked for a watcher of each machine
 _STORE: "Final[pytest.StashKey[Store]]" = pytest.StashKey()

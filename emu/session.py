@@ -1,7 +1,7 @@
 """One boot from start to end: plan, place, run, check. What the command line and a test both call."""
 
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from pvhboot.loader.memory import ReadableMemory
 from pvhboot.loader.plan import BootPlan
@@ -13,11 +13,10 @@ from .board import Board
 from .bus import Access
 from .check import Finding, check, is_clean
 from .engines.base import Engine, Limits, Run, Until, Watcher
-from .handoff import KVM, QEMU, UNICORN, Handoff
+from .engines.names import ENGINES, KVM, QEMU, UNICORN
+from .handoff import Handoff
 from .reasons import EXIT
 from .tables import Tables, read_tables
-
-ENGINES: Final = (UNICORN, KVM, QEMU)
 
 
 class Outcome(NamedTuple):

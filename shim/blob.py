@@ -7,8 +7,6 @@ from typing import Any, Final, NamedTuple
 
 from .abi.elf import PF_R, PF_X, PT_LOAD
 from .abi.x86 import ADDRESS_4G
-from .dwarf import debug_sections
-from .elfwriter import ElfSegment, write_elf
 from .errors import BootError
 from .listing import ListingLine, line_from_row
 from .machines import rom_span
@@ -63,6 +61,10 @@ class Blob(NamedTuple):
 
     def elf(self) -> bytes:
         """An ELF32 executable over the code and its data, with symbols and source lines: what gdb's `symbol-file` takes."""
+        # Who only runs a blob needs neither.
+        from .dwarf import debug_sections
+        from .elfwriter import ElfSegment, write_elf
+
         start = min(line.address for line in self.listing)
         code = self.data[start - self.paddr :]
         segment = ElfSegment(PT_LOAD, start, code, len(code), PF_R | PF_X, 1)

@@ -90,6 +90,17 @@ def test_slow_libraries_are_lazy():
     assert not {"keystone", "unicorn", "capstone", "elftools", "lz4", "zstandard", "hypothesis"} & set(out)
 
 
+def test_a_boot_that_goes_well_imports_nothing_that_it_does_not_use():
+    code = (
+        "import contextlib, io, sys\nfrom pvhboot.emu.cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()): assert main(['boot']) == 0\nprint(*sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    unused = ("diagnosis", "causes", "recent", "sanitizer", "coverage", "trace", "transcript", "replay", "gdb", "vary", "kit")
+    assert not {f"pvhboot.emu.{name}" for name in unused} & set(out)
+    assert not {"capstone", "keystone", "pvhboot.shim.dwarf"} & set(out)
+
+
 def test_the_loader_imports_what_decompresses_when_it_is_met():
     """All of the loader but its strategies. (In emu, tempfile brings bz2 and lzma along.)"""
     names = [

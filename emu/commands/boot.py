@@ -11,20 +11,18 @@ from pvhboot.shim.blob import Blob
 from pvhboot.shim.errors import BootError
 
 from ..board import Board
-from ..coverage import Coverage, read_coverage
-from ..diagnosis import Diagnosis, diagnose
 from ..engines.base import Engine, Watcher
-from ..handoff import QEMU, UNICORN
-from ..report.as_json import outcome_to_json
-from ..report.sanitizer import trespasses_text
+from ..engines.names import QEMU, UNICORN
 from ..report.text import outcome_text, subject_text
-from ..sanitizer import Sanitizer
 from ..session import Outcome, boot_board, get_engine
 from .common import Data, firmware_from, inputs_of, limits_from, open_kernel, recording_from, require_outputs, write_files
 from .transcripts import plan_of, replay_from, transcriber_from, transcript_of, until_of
 
 if TYPE_CHECKING:
+    from ..coverage import Coverage
+    from ..diagnosis import Diagnosis
     from ..replay import Replay
+    from ..sanitizer import Sanitizer
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -48,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         watchers.append(transcriber)
     with open_kernel(arguments.kernel) as kernel:
         plan = plan_of(arguments, kernel, blob.data, engine, recording, replay)
-        sanitizer = Sanitizer(plan, blob) if arguments.sanitize else None
+        sanitizer = _sanitizer(plan, blob) if arguments.sanitize else None
         if sanitizer is not None:
             watchers.append(sanitizer)
         if arguments.gdb is not None:
@@ -56,8 +54,12 @@ def run(arguments: argparse.Namespace) -> int:
         on_console = None if arguments.json else _print_console
         board = Board(plan, recording=recording, replay=replay, on_console=on_console)
 
-        def diagnosed(outcome: Outcome) -> Diagnosis:
-            """Why it failed; with a debugger at it, without making the boot again."""
+        def diagnosed(outcome: Outcome) -> "Diagnosis | None":
+            """Why it failed, if it did; with a debugger at it, without making the boot again."""
+            if outcome.ok:
+                return None
+            from ..diagnosis import diagnose
+
             afresh = None if arguments.gdb is not None else Board(plan, recording=recording, replay=replay_from(arguments))
             return diagnose(outcome, engine, until, limits, afresh, recording)
 
@@ -71,6 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
                 print()
             print(outcome_text(outcome, arguments.verbose, diagnosed(outcome)))
             if sanitizer is not None:
+                from ..report.sanitizer import trespasses_text
+
                 print(trespasses_text(sanitizer.findings))
             if replay is not None:
                 print("\n".join(replay.report().lines()))
@@ -103,12 +107,16 @@ def _transcript_text(path: str, accesses: int, size: int) -> str:
     return f"transcript: {path}, {accesses} access{'' if accesses == 1 else 'es'} to devices, {size} bytes"
 
 
-def _is_good(outcome: Outcome, sanitizer: Sanitizer | None, replay: "Replay | None") -> bool:
+def _is_good(outcome: Outcome, sanitizer: "Sanitizer | None", replay: "Replay | None") -> bool:
     return outcome.ok and (sanitizer is None or not sanitizer.findings) and (replay is None or replay.report().ok)
 
 
-def _to_json(outcome: Outcome, diagnosis: Diagnosis, sanitizer: Sanitizer | None, replay: "Replay | None") -> dict[str, object]:
+def _to_json(
+    outcome: Outcome, diagnosis: "Diagnosis | None", sanitizer: "Sanitizer | None", replay: "Replay | None"
+) -> dict[str, object]:
     """The outcome, with what the sanitizer has found and what has come of the replay."""
+    from ..report.as_json import outcome_to_json
+
     data = outcome_to_json(outcome, diagnosis) | {"ok": _is_good(outcome, sanitizer, replay)}
     if sanitizer is not None:
         data["sanitizer"] = [trespass.to_json() for trespass in sanitizer.findings]
@@ -117,10 +125,18 @@ def _to_json(outcome: Outcome, diagnosis: Diagnosis, sanitizer: Sanitizer | None
     return data
 
 
-def _coverage(path: str | None) -> Coverage | None:
+def _sanitizer(plan: BootPlan, blob: Blob) -> "Sanitizer":
+    from ..sanitizer import Sanitizer
+
+    return Sanitizer(plan, blob)
+
+
+def _coverage(path: str | None) -> "Coverage | None":
     """What --coverage has of former runs."""
     if path is None:
         return None
+    from ..coverage import Coverage, read_coverage
+
     return read_coverage([path]) if os.path.exists(path) else Coverage()
 
 

@@ -24,8 +24,7 @@ from pvhboot.shim.machines import ROM_MAX, MachineSpec, machine
 from pvhboot.shim.stock import GUEST_BITS, default_blob, default_guest
 
 from ..engines.base import STATE_REGISTERS, Limits, Until
-from ..handoff import QEMU
-from ..owners import firmware_memory
+from ..engines.names import QEMU
 from ..progress import shown_progress
 from ..reasons import CONSOLE, EXIT, HANDOFF
 
@@ -49,6 +48,8 @@ def read_firmware(path: str, manifest: str | None = None) -> Blob:
     check_firmware(data, f"{path}: ")
     if manifest is None:
         return Blob(data, {}, (), {"file": os.path.basename(path)})
+    from ..owners import firmware_memory
+
     text = read_file(manifest, "manifest", _MANIFEST_MAX)
     try:
         blob = blob_from_json(data, text.decode())

@@ -13,9 +13,10 @@ from pvhboot.shim.stock import default_blob
 from ..check import OK
 from ..comparison import Comparison, compare
 from ..engines.base import Limits, Until, describe_stop
+from ..engines.names import ENGINES, QEMU
 from ..reasons import HANDOFF
 from ..report.text import cost_text, subject_text
-from ..session import ENGINES, Outcome, boot, get_engine
+from ..session import Outcome, boot, get_engine
 from .common import open_kernel, plan_from, read_firmware
 
 
@@ -49,10 +50,10 @@ def _host_reserved(arguments: argparse.Namespace) -> Callable[[MachineSpec, int]
     """What QEMU reserves, if it takes part and there is one: a board tells its firmware what the plan says."""
 
     def ask(spec: MachineSpec, memory: int) -> Sequence[E820Entry]:
-        if "qemu" not in (arguments.engine or ENGINES):
+        if QEMU not in (arguments.engine or ENGINES):
             return ()
         try:
-            return get_engine("qemu").host_reserved(spec, memory)
+            return get_engine(QEMU).host_reserved(spec, memory)
         except UnavailableError:
             return ()  # told when it is its turn
 

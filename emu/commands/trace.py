@@ -10,7 +10,7 @@ from pvhboot.shim.errors import BootError
 
 from ..complaint import complain
 from ..effects import EFFECTS, LOAD, STORE
-from ..handoff import KVM
+from ..engines.names import KVM
 from ..places import Places
 from ..report.text import subject_text
 from ..report.trace_text import end_text, record_text

@@ -9,7 +9,7 @@ from pvhboot.loader.recording import Recording
 from pvhboot.shim.errors import BootError
 
 from ..engines.base import Engine, Until
-from ..handoff import QEMU
+from ..engines.names import QEMU
 from ..reasons import HANDOFF
 from ..session import Outcome
 from .common import plan_from, until_from

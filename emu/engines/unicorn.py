@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..board import Board
-from ..handoff import UNICORN
 from .base import DrivenEngine, Limits
+from .names import UNICORN
 from .unicorn_cpu import UnicornCpu
 
 

@@ -10,10 +10,11 @@ from pvhboot.shim.abi import interrupts, paging, x86
 from pvhboot.shim.errors import BootError, UnavailableError
 
 from ..board import Board
-from ..handoff import UNICORN, Handoff
+from ..handoff import Handoff
 from ..reasons import FAULT, HALT, LIMIT
 from .base import ENCODED, GENERAL, GENERAL_64, Limits, State, Stop, Watch, halt_detail
 from .interrupt import stopping_at_interrupt
+from .names import UNICORN
 from .unicorn_context import LiveContext, has_mtrr, read_context, require_layout, write_reset_state
 from .unicorn_exceptions import Exceptions
 from .unicorn_memory import MemoryMap

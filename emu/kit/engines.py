@@ -4,7 +4,7 @@ import os
 
 from pvhboot.shim.errors import UnavailableError
 
-from ..handoff import KVM, QEMU
+from ..engines.names import KVM, QEMU
 
 
 def engine_problem(name: str) -> str | None:

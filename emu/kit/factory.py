@@ -8,7 +8,7 @@ from pvhboot.loader.plan import BootPlan
 from pvhboot.shim.blob import Blob
 
 from ..engines.base import Watcher
-from ..handoff import QEMU
+from ..engines.names import QEMU
 from ..machine import Machine
 from .setup import Options, Setup, Store, make_setup
 

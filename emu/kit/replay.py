@@ -8,7 +8,7 @@ from typing import Final
 from ..board import Board
 from ..bus import LOADS, Access
 from ..engines.base import Cpu, Watcher
-from ..handoff import KVM, UNICORN
+from ..engines.names import KVM, UNICORN
 from .setup import Setup, device_name
 from .standing import Point, Standing
 

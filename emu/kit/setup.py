@@ -28,7 +28,7 @@ from ..board import Board
 from ..bus import Device
 from ..commands.common import open_kernel, read_firmware
 from ..engines.base import Engine, Limits
-from ..handoff import QEMU, UNICORN
+from ..engines.names import QEMU, UNICORN
 from ..session import get_engine
 
 Path = str | os.PathLike[str]

@@ -1,12 +1,14 @@
 """The outcome of a boot as plain data, for `--json`. Numbers stay numbers; addresses are physical."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..diagnosis import UNDIAGNOSED, Diagnosis
 from ..session import Outcome
 
+if TYPE_CHECKING:
+    from ..diagnosis import Diagnosis
 
-def outcome_to_json(outcome: Outcome, diagnosis: Diagnosis = UNDIAGNOSED) -> dict[str, Any]:
+
+def outcome_to_json(outcome: Outcome, diagnosis: "Diagnosis | None" = None) -> dict[str, Any]:
     """Engine, machine, kernel, stop, handoff, start_info, memmap, modules, cmdline, findings, causes, blob and counts."""
     stop, handoff, tables = outcome.run.stop, outcome.handoff, outcome.tables
     place = None if stop.rip is None else outcome.blob.locate(stop.rip)
@@ -45,7 +47,7 @@ def outcome_to_json(outcome: Outcome, diagnosis: Diagnosis = UNDIAGNOSED) -> dic
         else [],
         "cmdline": _text(tables.cmdline) if tables else None,
         "findings": [finding._asdict() for finding in outcome.findings],
-        "causes": [cause._asdict() for cause in diagnosis.causes],
+        "causes": [cause._asdict() for cause in diagnosis.causes] if diagnosis else [],
         "executed": [
             {
                 "address": one.address,
@@ -56,7 +58,9 @@ def outcome_to_json(outcome: Outcome, diagnosis: Diagnosis = UNDIAGNOSED) -> dic
                 "place": None if one.place is None else str(one.place),
             }
             for one in diagnosis.history.executed
-        ],
+        ]
+        if diagnosis
+        else [],
         "blob": {"sha256": outcome.blob.sha256, "bytes": len(outcome.blob.data)},
         "counts": {"handoff": dict(handoff.counts) if handoff else None, "end": dict(outcome.run.counts)},
         "console": _text(outcome.console),

@@ -1,7 +1,7 @@
 """The outcome of a boot, and a plan, as text for a person."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING
 
 from pvhboot.loader.plan import BootPlan
 from pvhboot.loader.sizes import show_size
@@ -11,17 +11,14 @@ from pvhboot.shim.blob import Blob
 from pvhboot.shim.machines import Span
 
 from ..bus import KINDS
-from ..causes.scene import Cause
 from ..check import OK, Finding
-from ..diagnosis import UNDIAGNOSED, Diagnosis
 from ..disassembly import decode
 from ..engines.base import describe_stop
 from ..reasons import FAULT
 from ..session import Outcome
-from .causes import cause_lines, executed_lines
-from .state import state_text
 
-_INSTRUCTIONS: Final = 8  # that are shown
+if TYPE_CHECKING:
+    from ..diagnosis import Diagnosis
 
 
 def subject_text(plan: BootPlan, blob: Blob) -> str:
@@ -84,7 +81,7 @@ def _ram_rows(ram: Span, pieces: list[Span]) -> list[tuple[str, Span]]:
     return rows
 
 
-def outcome_text(outcome: Outcome, verbose: bool, diagnosis: Diagnosis = UNDIAGNOSED) -> str:
+def outcome_text(outcome: Outcome, verbose: bool, diagnosis: "Diagnosis | None" = None) -> str:
     """The handoff, the findings and how the run ended; if that is not as asked, why, and the state of the CPU. `verbose` lists
     the clauses that are met, too."""
     lines: list[str] = []
@@ -97,8 +94,10 @@ def outcome_text(outcome: Outcome, verbose: bool, diagnosis: Diagnosis = UNDIAGN
     if outcome.handoff is not None:
         lines += ["", *finding_lines(outcome.findings, verbose)]
     lines += _end_lines(outcome)
-    lines += _cause_lines(diagnosis.causes)
-    lines += _state_lines(outcome, diagnosis)
+    if not outcome.ok:
+        from .failure import failure_lines
+
+        lines += failure_lines(outcome, diagnosis)
     return "\n".join(lines)
 
 
@@ -178,22 +177,4 @@ def _end_lines(outcome: Outcome) -> list[str]:
             found = decode(outcome.run.code, stop.rip, outcome.run.bits)
             shown = "  ".join(part for part in (found.data.hex(" "), found.text) if part)
             lines.append(f"  the instruction: {shown}")
-    return lines
-
-
-def _cause_lines(causes: Sequence[Cause]) -> list[str]:
-    """The likeliest, and what the others are called."""
-    lines = ["", *cause_lines(causes[0])] if causes else []
-    return lines + [f"also: {cause.title}" for cause in causes[1:]]
-
-
-def _state_lines(outcome: Outcome, diagnosis: Diagnosis) -> list[str]:
-    """Where a run stood that did not end as asked, and what it did last."""
-    if outcome.ended_as_asked:
-        return []
-    run = outcome.run
-    state = state_text(run.registers, run.segments, outcome.memory)
-    lines = ["", "the CPU then:", *(f"  {line}" for line in state)] if state else []
-    if executed := diagnosis.history.executed[-_INSTRUCTIONS:]:
-        lines += ["", "the last instructions:", *(f"  {line}" for line in executed_lines(executed))]
     return lines

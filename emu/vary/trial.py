@@ -13,7 +13,7 @@ from pvhboot.shim.errors import BootError
 
 from ..board import Board
 from ..engines.base import Cpu, Limits, Until, Watch, Watcher, describe_stop
-from ..handoff import UNICORN
+from ..engines.names import UNICORN
 from ..reasons import HANDOFF
 from ..session import Outcome, boot_board, get_engine
 from .differences import differences, memory_difference

@@ -16,7 +16,7 @@ from pvhboot.emu.causes.table import likely_causes
 from pvhboot.emu.cli import main
 from pvhboot.emu.diagnosis import diagnose, watcher
 from pvhboot.emu.engines.base import Limits, Until
-from pvhboot.emu.handoff import KVM, UNICORN
+from pvhboot.emu.engines.names import KVM, UNICORN
 from pvhboot.emu.reasons import HANDOFF
 from pvhboot.emu.session import boot, get_engine
 from pvhboot.loader.kernel import Kernel

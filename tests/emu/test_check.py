@@ -5,9 +5,10 @@ import struct
 import pytest
 from pvhboot.emu.check import CLAUSES, OK, UNOBSERVABLE, VIOLATED, Finding, check, is_clean
 from pvhboot.emu.engines.base import Limits, Until
+from pvhboot.emu.engines.names import ENGINES
 from pvhboot.emu.handoff import UNOBSERVABLE_CLAUSES
 from pvhboot.emu.reasons import HANDOFF
-from pvhboot.emu.session import ENGINES, boot, get_engine
+from pvhboot.emu.session import boot, get_engine
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.modules import Module
 from pvhboot.loader.plan import make_plan

@@ -199,7 +199,13 @@ def test_other_comparisons_are_left_to_pytest(run_pytest):
 def test_the_plugin_costs_nothing_where_no_machine_is_built():
     code = "import sys, pvhboot.emu.pytest_plugin; print(*(name for name in sys.modules if name.startswith('pvhboot')))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert set(out) == {"pvhboot", "pvhboot.emu", "pvhboot.emu.pytest_plugin"}
+    assert set(out) == {
+        "pvhboot",
+        "pvhboot.emu",
+        "pvhboot.emu.pytest_plugin",
+        "pvhboot.emu.engines",
+        "pvhboot.emu.engines.names",
+    }
 
 
 def test_a_report_where_the_locale_has_no_letters_but_ascii(pytester, monkeypatch):

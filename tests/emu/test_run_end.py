@@ -5,7 +5,7 @@ from host import kvm_problem, qemu_problem
 from mutant_boot import kernel_image
 from pvhboot.emu.board import Board
 from pvhboot.emu.engines.base import Limits, Until, code_at
-from pvhboot.emu.handoff import KVM, QEMU, UNICORN
+from pvhboot.emu.engines.names import KVM, QEMU, UNICORN
 from pvhboot.emu.reasons import EXIT, FAULT
 from pvhboot.emu.session import boot, get_engine
 from pvhboot.loader.kernel import Kernel

@@ -21,9 +21,10 @@ from pvhboot.shim.abi.x86 import (
 from pvhboot.shim.errors import BootError
 
 from ...board import Board
-from ...handoff import KVM, Handoff
+from ...handoff import Handoff
 from ...reasons import FAULT, HALT, LIMIT, RESET
 from ..base import ENCODED, GENERAL, GENERAL_64, STATE_SEGMENTS, Limits, State, Stop, Watch, code_at, halt_detail
+from ..names import KVM
 from . import uapi
 from .vm import BREAKPOINTS, Vcpu, segment
 

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pvhboot.shim.errors import BootError
 
 from ...board import Board
-from ...handoff import KVM
 from ..base import DrivenEngine, Limits
+from ..names import KVM
 from .cpu import KvmCpu, require_main_thread
 from .vm import Vm
 

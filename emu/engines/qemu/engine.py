@@ -22,9 +22,10 @@ from pvhboot.shim.machines import MachineSpec, Span, low_rom_span, rom_span
 
 from ...board import Board
 from ...gdb.packets import SIGABRT, SIGTRAP
-from ...handoff import QEMU, Handoff
+from ...handoff import Handoff
 from ...reasons import CONSOLE, EXIT, FAULT, HALT, HANDOFF, LIMIT, RESET
 from ..base import Cpu, Limits, Run, Stop, Until, Watcher, halt_detail
+from ..names import QEMU
 from .gdb import Gdb, GdbGone
 from .memory import QemuMemory
 from .process import DAEMONIZE, QemuProcess

@@ -1,0 +1,8 @@
+"""What the engines are called. Apart, as it is asked for where nothing else of them is imported."""
+
+from typing import Final
+
+UNICORN: Final = "unicorn"
+KVM: Final = "kvm"
+QEMU: Final = "qemu"
+ENGINES: Final = (UNICORN, KVM, QEMU)
