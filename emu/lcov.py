@@ -3,11 +3,17 @@
 Source: geninfo(1), "Files", as lcov 1.16 has it.
 """
 
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
 from typing import Final
 
+from pvhboot.shim.errors import BootError
+
 from .covered import Covered, CoveredFile
+from .outputs import Data
 
 _TEST: Final = "pvhboot"
 
@@ -47,3 +53,25 @@ def _records(file: CoveredFile, path: str) -> Iterator[str]:
     yield f"LF:{len(hits)}"
     yield f"LH:{sum(runs > 0 for runs in hits.values())}"
     yield "end_of_record"
+
+
+def lcov_files(path: str, files: Iterable[CoveredFile], source_roots: Sequence[str]) -> list[tuple[str, Data]]:
+    """The tracefile, and beside it the disassembly of each ROM that has no source. A source file is looked for in the
+    directories, and then among the firmware's own; BootError if it is in none of them."""
+    outputs: list[tuple[str, Data]] = []
+    paths = {}
+    for file in files:
+        if file.text:
+            paths[file.name] = os.path.join(os.path.dirname(path), file.name)
+            outputs.append((paths[file.name], file.text.encode()))
+        else:
+            paths[file.name] = _source_path(file.name, source_roots)
+    return [(path, os.fsencode(tracefile(files, paths))), *outputs]
+
+
+def _source_path(name: str, source_roots: Sequence[str]) -> str:
+    own = Path(str(resources.files("pvhboot.shim").joinpath("asm", name))).resolve()
+    for path in (*(os.path.join(root, name) for root in source_roots), str(own)):
+        if os.path.isfile(path):
+            return path
+    raise BootError(f"{name}: this source file is not there: name its directory with --source-root")

@@ -82,10 +82,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(config, "workeroutput"):
         config.workeroutput[_WORKER_KEY] = coverage.to_json()
         return
-    from .commands.common import Data, write_files
-    from .commands.coverage import lcov_files, too_little
     from .coverage import describe_own
     from .covered import covered_files, total
+    from .lcov import lcov_files
+    from .outputs import Data, write_files
+    from .report.coverage import too_little
 
     describe_own(coverage)
     files = covered_files(coverage)

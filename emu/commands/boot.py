@@ -13,9 +13,11 @@ from pvhboot.shim.errors import BootError
 from ..board import Board
 from ..engines.base import Engine, Watcher
 from ..engines.names import QEMU, UNICORN
+from ..inputs import open_kernel
+from ..outputs import Data, require_outputs, write_files
 from ..report.text import outcome_text, subject_text
 from ..session import Outcome, boot_board, get_engine
-from .common import Data, firmware_from, inputs_of, limits_from, open_kernel, recording_from, require_outputs, write_files
+from .common import firmware_from, inputs_of, limits_from, recording_from
 from .transcripts import plan_of, replay_from, transcriber_from, transcript_of, until_of
 
 if TYPE_CHECKING:

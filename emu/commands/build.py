@@ -10,7 +10,9 @@ from pvhboot.shim.image import build
 from pvhboot.shim.machines import MIB, firmware_machine
 from pvhboot.shim.stage import Stage, read_stage
 
-from .common import inputs_of, open_kernel, plan_from, write_files
+from ..inputs import open_kernel
+from ..outputs import write_files
+from .common import inputs_of, plan_from
 
 
 def run(arguments: argparse.Namespace) -> int:

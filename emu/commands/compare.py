@@ -14,10 +14,11 @@ from ..check import OK
 from ..comparison import Comparison, compare
 from ..engines.base import Limits, Until, describe_stop
 from ..engines.names import ENGINES, QEMU
+from ..inputs import open_kernel, read_firmware
 from ..reasons import HANDOFF
 from ..report.text import cost_text, subject_text
 from ..session import Outcome, boot, get_engine
-from .common import open_kernel, plan_from, read_firmware
+from .common import plan_from
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,9 +6,9 @@ from pvhboot.loader.extraction import extract
 from pvhboot.loader.image import pieces
 from pvhboot.loader.inspection import inspect
 
+from ..outputs import write_files
 from ..progress import shown_progress
 from ..report.inspection import kernel_line
-from .common import write_files
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from pvhboot.shim.guest_layout import GUEST_ELF_ENTRY, GUEST_FORMAT, GUEST_FREEB
 from pvhboot.shim.guest_library import LIBRARY, Guest, guest
 from pvhboot.shim.stock import guest_file_name, guest_image
 
-from .common import write_files
+from ..outputs import write_files
 
 MANIFEST = "guests.json"
 _EXIT_VALUES = {

@@ -11,8 +11,8 @@ from pvhboot.loader.initramfs import Buffer, Existing
 from pvhboot.loader.tree import parse_device, read_tree, with_devices
 from pvhboot.shim.errors import BootError
 
+from ..outputs import write_files
 from ..progress import shown_progress
-from .common import write_files
 
 _CODECS: Final = {  # by the suffix of the output
     "": "",

@@ -12,8 +12,8 @@ from pvhboot.loader.sizes import parse_address
 from pvhboot.shim.abi.elf import PF_X
 from pvhboot.shim.errors import BootError
 
+from ..outputs import write_files
 from ..report.inspection import kernel_line, verdict_lines
-from .common import write_files
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,8 +6,9 @@ import json
 from pvhboot.shim.machines import machine
 from pvhboot.shim.stock import default_blob
 
+from ..inputs import open_kernel
 from ..report.text import plan_text
-from .common import open_kernel, plan_from
+from .common import plan_from
 
 
 def run(arguments: argparse.Namespace) -> int:

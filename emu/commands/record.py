@@ -9,7 +9,7 @@ from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import machine
 
 from ..engines.qemu.recorder import record
-from .common import require_outputs, write_files
+from ..outputs import require_outputs, write_files
 
 _CPUS_MAX: Final = 255
 

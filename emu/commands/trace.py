@@ -11,23 +11,15 @@ from pvhboot.shim.errors import BootError
 from ..complaint import complain
 from ..effects import EFFECTS, LOAD, STORE
 from ..engines.names import KVM
+from ..inputs import open_kernel
+from ..outputs import write_files
 from ..places import Places
 from ..report.text import subject_text
 from ..report.trace_text import end_text, record_text
 from ..session import Outcome, boot, get_engine
 from ..trace import End, Record, Tracer, Window
 from ..trace_file import header_of, to_line
-from .common import (
-    firmware_from,
-    inputs_of,
-    limits_from,
-    open_kernel,
-    plan_from,
-    recording_from,
-    require_registers,
-    until_from,
-    write_files,
-)
+from .common import firmware_from, inputs_of, limits_from, plan_from, recording_from, require_registers, until_from
 
 ONLY: Final = "--only"
 _ADDRESS: Final = re.compile("0x[0-9a-f]{1,16}", re.IGNORECASE)  # linear: of 64 bits

@@ -13,6 +13,7 @@ from pvhboot.loader.modules import LINUX
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.stock import GUEST_BITS, default_guest
 
+from ..inputs import open_kernel
 from ..places import Places
 from ..progress import shown_progress
 from ..report.text import subject_text
@@ -24,7 +25,7 @@ from ..vary.mutants import OPERATORS, mutations
 from ..vary.report import matrix_text, matrix_to_json
 from ..vary.setup import Setup
 from ..vary.trial import Change, Reference, survey
-from .common import firmware_from, open_kernel, plan_from, recording_from
+from .common import firmware_from, plan_from, recording_from
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -26,9 +26,9 @@ from pvhboot.shim.stock import default_blob
 
 from ..board import Board
 from ..bus import Device
-from ..commands.common import open_kernel, read_firmware
 from ..engines.base import Engine, Limits
 from ..engines.names import QEMU, UNICORN
+from ..inputs import open_kernel, read_firmware
 from ..session import get_engine
 
 Path = str | os.PathLike[str]

@@ -67,3 +67,8 @@ def _figures(figures: Figures) -> dict[str, Any]:
 
 def _missing_json(file: CoveredFile) -> list[dict[str, Any]]:
     return [{"line": each.line, "text": each.text, "missing": what} for each in file.instructions if (what := missed(each))]
+
+
+def too_little(covered: float, wanted: float) -> str:
+    """That less is covered than was asked for, in per cent, in words."""
+    return f"{covered:.2f} % of the firmware is covered, less than {wanted:g} %"
