@@ -7,6 +7,7 @@ from pvhboot.loader.memory import GuestMemory
 from pvhboot.loader.recording import RecordedFunction
 from pvhboot.shim.abi import chipset as abi
 from pvhboot.shim.abi import pci, pic, pm
+from pvhboot.shim.abi.x86 import IO_PORTS
 from pvhboot.shim.errors import BootError
 
 from .bus import Bus
@@ -15,7 +16,6 @@ from .devices.pci import ConfigPorts, ConfigSpace, Ecam, PciBus
 from .devices.pic import Elcr, Pic
 from .devices.pm import ApmPorts, PowerPorts
 
-_BASE_PORTS: Final = 0xFFFF  # of PMBASE
 # PCIEXBAR (82Q35 datasheet, section 5.1): the window's size by the two bits above the one that enables it.
 _ECAM_SIZES: Final = {0: abi.PCIEXBAR_SIZE, 1: abi.PCIEXBAR_SIZE >> 1, 2: abi.PCIEXBAR_SIZE >> 2}
 _ECAM_BASE: Final = (1 << 36) - 1
@@ -60,7 +60,7 @@ def _watch_power(bus: Bus, chipset: abi.Chipset, space: ConfigSpace, power: Powe
     count = pm.POWER_MANAGEMENT[chipset.name].ports
 
     def update() -> None:
-        base = space.read(chipset.pm_base, 4) & _BASE_PORTS & -count
+        base = space.read(chipset.pm_base, 4) & (IO_PORTS - 1) & -count
         enabled = space.read(chipset.pm_control, 1) & chipset.pm_enable
         bus.move_ports("pm", power, 4, (base, count) if enabled else None)
 

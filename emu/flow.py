@@ -3,7 +3,7 @@
 from enum import Enum
 from typing import Final, NamedTuple
 
-from pvhboot.shim.abi.x86 import ADDRESS_4G
+from pvhboot.shim.abi.x86 import ADDRESS_4G, REAL_SEGMENT
 
 # Intel SDM volume 2, 2.1.1 and 2.2.1, and the opcode maps of appendix A.
 _PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
@@ -18,7 +18,6 @@ _ENDS: Final = (0xC2, 0xC3, 0xCA, 0xCB, 0xCF, 0xEA)  # ret, retf, iret, a far ju
 _INDIRECT: Final = 0xFF
 _INDIRECT_JUMPS: Final = (4, 5)  # /4 near, /5 far
 _UD2: Final = 0x0B  # behind 0x0f
-_SEGMENT: Final = 0x10000  # bytes, behind which a 16-bit IP begins anew
 
 
 class Way(Enum):
@@ -62,5 +61,5 @@ def _target(address: int, size: int, distance: bytes) -> int:
     """A distance of two bytes stays in its 64 KiB: those of the segments of a firmware, F000 and that of the reset."""
     target = address + size + int.from_bytes(distance, "little", signed=True)
     if len(distance) == 2:
-        return address - address % _SEGMENT + target % _SEGMENT
+        return address - address % REAL_SEGMENT + target % REAL_SEGMENT
     return target % ADDRESS_4G

@@ -1,23 +1,16 @@
-"""Symbols of an ELF file, by name; pyelftools knows their layout.
+"""Symbols of an ELF file.
 
 Source: System V ABI, "Symbol Table" and "String Table".
 """
 
-import struct
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
+from pvhboot.shim.abi.elf import LAYOUTS, SHN_ABS, SHN_UNDEF, STT_FUNC, STT_NOTYPE
 from pvhboot.shim.errors import BootError
 
 from .elf import Header, ProgramHeader, read_header, read_program_headers, read_sections
 from .image import Image
-
-# st_name, st_info and st_value, by class (System V ABI, figure 4-16; its 64-bit supplement for the order there).
-_SYMBOLS: Final = {32: (struct.Struct("<IIIBBH"), (0, 3, 1, 5)), 64: (struct.Struct("<IBBHQQ"), (0, 1, 4, 3))}
-_STT_NOTYPE: Final = 0
-_STT_FUNC: Final = 2
-_SHN_UNDEF: Final = 0
-_SHN_ABS: Final = 0xFFF1
 
 
 class Symbol(NamedTuple):
@@ -49,15 +42,15 @@ def code_symbols(image: Image) -> list[CodeSymbol]:
     header = read_header(image)
     headers = read_program_headers(image, header)
     found: set[CodeSymbol] = set()
-    layout, order = _SYMBOLS[header.bits]
     for symbols, strings in _tables(image, header):
-        for fields in layout.iter_unpack(symbols[: len(symbols) // layout.size * layout.size]):
-            at, info, value, section = (fields[number] for number in order)
-            if not at or section == _SHN_UNDEF or info & 0xF not in (_STT_NOTYPE, _STT_FUNC):
+        for entry in LAYOUTS[header.bits].symbol.unpack_all(symbols):
+            at = entry.st_name
+            if not at or entry.st_shndx == SHN_UNDEF or entry.st_info & 0xF not in (STT_NOTYPE, STT_FUNC):
                 continue
-            paddr = physical_address(Symbol(value, section == _SHN_ABS), headers)
+            paddr = physical_address(Symbol(entry.st_value, entry.st_shndx == SHN_ABS), headers)
             if paddr is not None:
-                found.add(CodeSymbol(paddr, value, strings[at : strings.find(b"\0", at)].decode(errors="replace")))
+                name = strings[at : strings.find(b"\0", at)].decode(errors="replace")
+                found.add(CodeSymbol(paddr, entry.st_value, name))
     return sorted(found)
 
 
@@ -88,15 +81,11 @@ def physical_address(symbol: Symbol, headers: Sequence[ProgramHeader]) -> int | 
 
 
 def _named(symbols: bytes, strings: bytes, header: Header, name: bytes) -> Iterator[Symbol]:
-    layout = header.structs.Elf_Sym
     wanted = set()  # a string can be the end of another
     at = strings.find(name + b"\0")
     while at >= 0:
         wanted.add(at)
         at = strings.find(name + b"\0", at + 1)
-    size = layout.sizeof()
-    for start in range(0, len(symbols) - size + 1, size):
-        if int.from_bytes(symbols[start : start + 4], "little") in wanted:  # st_name comes first in both classes
-            symbol = layout.parse(symbols[start : start + size])
-            if symbol["st_shndx"] != "SHN_UNDEF":
-                yield Symbol(symbol["st_value"], symbol["st_shndx"] == "SHN_ABS")
+    for entry in LAYOUTS[header.bits].symbol.unpack_all(symbols):
+        if entry.st_name in wanted and entry.st_shndx != SHN_UNDEF:
+            yield Symbol(entry.st_value, entry.st_shndx == SHN_ABS)

@@ -12,7 +12,6 @@ from .scene import Cause, Scene
 _FAR: Final = ("ljmp", "lcall")
 _FAR_RETURNS: Final = ("retf", "iret", "iretd")
 _HIGH: Final = 0xFF000000  # of an address in the ROM: what 24 bits lose
-_SEGMENT_SIZE: Final = 0x10000
 _SELECTOR_BITS: Final = x86.SELECTOR_RPL | x86.SELECTOR_LDT
 
 
@@ -82,7 +81,7 @@ def cut_far_jump(scene: Scene) -> Cause | None:
     jump = scene.history.exits[-1]
     wanted = jump.target | x86.RESET_CS_BASE
     code = scene.read_linear(jump.origin, 5)
-    if jump.target >= _SEGMENT_SIZE or not scene.in_rom(wanted) or code is None or code[0] != 0xEA:
+    if jump.target >= x86.REAL_SEGMENT or not scene.in_rom(wanted) or code is None or code[0] != 0xEA:
         return None
     return Cause(
         "the far jump's offset is cut to 16 bits",

@@ -18,6 +18,7 @@ from pvhboot.loader.recording import Recording, read_recording
 from pvhboot.loader.sizes import DEFAULT_MEMORY, parse_address, parse_memory, parse_reserved
 from pvhboot.shim.abi.firmware import FW_CFG
 from pvhboot.shim.abi.fw_cfg import FW_CFG_ARCH_LOCAL, FW_CFG_ENTRY_MASK
+from pvhboot.shim.abi.x86 import IO_PORTS
 from pvhboot.shim.blob import Blob
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import BARE, MachineSpec, Span
@@ -34,7 +35,6 @@ from ..session import get_engine
 Path = str | os.PathLike[str]
 
 _KERNELS_KEPT: Final = 8  # files
-_PORTS: Final = 1 << 16
 _PORT_WIDTH: Final = 4  # bytes: a device gets each access as the guest makes it
 
 _read_blob = lru_cache(default_blob)
@@ -72,7 +72,7 @@ class Setup(NamedTuple):
             for method in ("read(offset, size)", "write(offset, size, value)"):
                 if not callable(getattr(own, method.partition("(")[0], None)):
                     raise BootError(f"{name} at {span.start:#x} is no device: it has no {method}")
-            if span.stop <= _PORTS:
+            if span.stop <= IO_PORTS:
                 board.bus.claim_ports(span.start, len(span), name, device, _PORT_WIDTH)
                 continue
             hidden = (one.span for one in board.memory.regions if one.span.start < span.stop and span.start < one.span.end)

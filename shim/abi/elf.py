@@ -161,8 +161,11 @@ SHT_STRTAB: Final = 3
 SHT_NOTE: Final = 7
 SHF_ALLOC: Final = 2  # sh_flags
 SHF_EXECINSTR: Final = 4
+SHN_UNDEF: Final = 0  # st_shndx
+SHN_ABS: Final = 0xFFF1
 STB_GLOBAL: Final = 1  # st_info, the upper half
-STT_FUNC: Final = 2  # st_info, the lower half
+STT_NOTYPE: Final = 0  # st_info, the lower half
+STT_FUNC: Final = 2
 
 GNU_NOTE_NAME: Final = b"GNU\0"  # binutils include/elf/common.h, NT_GNU_*
 NT_GNU_ABI_TAG: Final = 1

@@ -1,7 +1,7 @@
 """Packed structures: one declaration gives the codec, the offsets and the assembly symbols."""
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 RecordT = TypeVar("RecordT", bound=tuple[Any, ...])
@@ -40,6 +40,11 @@ class Layout(Generic[RecordT]):
     def unpack(self, data: bytes | bytearray | memoryview, offset: int = 0) -> RecordT:
         """The record that lies at `offset` bytes; struct.error if the data ends before it does."""
         return self._record(*self._struct.unpack_from(data, offset))
+
+    def unpack_all(self, data: bytes) -> Iterator[RecordT]:
+        """The records that follow one another in `data`; what is left behind the last whole one is passed over."""
+        for values in self._struct.iter_unpack(data[: len(data) // self.size * self.size]):
+            yield self._record(*values)
 
     def symbols(self) -> dict[str, int]:
         """Offsets and size, in bytes, as the assembly names them."""

@@ -88,6 +88,8 @@ DESC_G: Final = 1 << 55  # the limit counts 4 KiB pages
 DESC_SIZE: Final = 8  # bytes
 
 PAGE_SIZE: Final = 0x1000  # bytes
+IO_PORTS: Final = 1 << 16  # SDM volume 1, 19.3
+REAL_SEGMENT: Final = 1 << 16  # bytes that an offset of 16 bits reaches
 HLT: Final = b"\xf4"  # the instruction
 INSTRUCTION_MAX: Final = 15  # bytes; a longer one is #GP: SDM volume 2A, 2.3.11
 FLAT_LIMIT: Final = 0xFFFFFFFF

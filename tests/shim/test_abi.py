@@ -437,6 +437,8 @@ CONSTANTS = [
             "DESC_SIZE": 8,
             "PAGE_SIZE": 4096,
             "HLT": b"\xf4",
+            "IO_PORTS": 65536,
+            "REAL_SEGMENT": 65536,
             "INSTRUCTION_MAX": 15,
             "MTRRS": (*range(0x200, 0x210), 0x250, 0x258, 0x259, *range(0x268, 0x270)),
             "FLAT_LIMIT": 0xFFFFFFFF,
@@ -850,6 +852,9 @@ CONSTANTS = [
             "SHF_EXECINSTR": 4,
             "STB_GLOBAL": 1,
             "STT_FUNC": 2,
+            "STT_NOTYPE": 0,
+            "SHN_UNDEF": 0,
+            "SHN_ABS": 0xFFF1,
         },
     ),
 ]

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
+from pvhboot.shim.abi.x86 import IO_PORTS
 from pvhboot.shim.errors import BootError
 
 from ...bus import IN, LOG_LIMIT, OUT, READ, WRITE, Access
@@ -27,7 +28,6 @@ _LINE: Final = re.compile(
 )
 _CONNECT_TIMEOUT: Final = 10.0  # seconds
 _NOBODY: Final = "-1"  # the CPU of an access that is none of the guest's
-_PORTS_END: Final = 0x10000  # memory below is RAM on each machine
 _BIG_ENDIAN: Final = "fwcfg.dma"  # hw/nvram/fw_cfg.c, fw_cfg_dma_mem_ops: the only such region of these machines
 
 
@@ -88,7 +88,7 @@ def parse_trace(lines: Iterable[str]) -> list[Access]:
         value = int(found[4], 16) & (1 << 8 * size) - 1
         if device == _BIG_ENDIAN:
             value = int.from_bytes(value.to_bytes(size, "big"), "little")
-        if address < _PORTS_END:
+        if address < IO_PORTS:  # memory below that is RAM on each machine
             kind = {READ: IN, WRITE: OUT}[kind]
         accesses.append(Access(kind, address, size, value, device))
         if len(accesses) >= LOG_LIMIT:
