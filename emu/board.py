@@ -26,6 +26,7 @@ from .devices.i8042 import I8042, FastReset
 from .devices.post import PostPort
 from .devices.rom import RomWriteTrap
 from .devices.serial import Serial16550
+from .interrupts import InterruptLines
 from .reasons import CONSOLE, DIVERGED, EXIT, PAUSED, RESET, UNCLAIMED
 
 if TYPE_CHECKING:
@@ -61,10 +62,12 @@ class Board:
         recording: Recording | None = None,
         replay: "Replay | None" = None,
         on_console: Callable[[bytes], None] | None = None,
+        interrupts: bool = False,
     ) -> None:
         """`memory`, if there is one, has the plan placed already; `fw_cfg_items` replace those of the plan and of `recording`,
         which takes the place of the machine's default. With a `replay` there are no devices but those that print or end a run:
-        its transcript answers. Raises BootError if that is of another boot."""
+        its transcript answers. `interrupts`: with the lines, controllers and timers that an operating system needs beyond the
+        handoff. Raises BootError if the transcript is of another boot."""
         if replay is not None:
             replay.require_plan(plan)
         self.plan = plan
@@ -82,6 +85,7 @@ class Board:
         self._console_text = b""
         self._on_console = on_console
         self._rom = RomWriteTrap()
+        self.interrupts = InterruptLines() if interrupts else None
 
     @property
     def is_stock(self) -> bool:

@@ -76,13 +76,16 @@ def test_linux_reaches_user_space_and_leaves(
     spec = MACHINES[machine]
     cmdline = f"{CMDLINE} end=poweroff" if spec.acpi else CMDLINE
     has_disk = spec.disk and version == "6.1"  # the initrd has modules for that one
-    text = run(
+    line = [
         *("-M", spec.qemu, "-smp", cpus, "-m", memory, "-global", f"fw_cfg_io.dma_enabled={dma}"),
         *("-bios", firmware(firmware_name(machine, made_for)), "-kernel", guest_file(f"{kernel}-{version}")),
         *("-initrd", initrd, "-append", cmdline, *(disk(tmp_path / "disk", spec.disk) if has_disk else [])),
-    )
+    ]
+    text = run(*line)
+    if cpus > 1 and parse(text).cmdline is None:
+        text = run(*line)  # of some hundreds of boots on several processors TCG loses one, with any firmware: not two
     said = parse(text)
-    assert said.cmdline == cmdline
+    assert said.cmdline == cmdline, text[-3000:]
     check_memory(said, machine, memory)
     assert "SMBIOS 2.8 present." in text or spec.firmware.startswith("microvm")
     if spec.acpi:
