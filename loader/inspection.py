@@ -20,11 +20,13 @@ from pvhboot.shim.errors import BootError
 from .bzimage import SetupHeader, find_payload, is_bzimage, read_setup_header
 from .codecs import Progress
 from .elf import Header, NoteSpan, ProgramHeader, note_sections, note_segments, read_header, read_program_headers
+from .examination import examine
+from .facts import Facts, Note
 from .image import FileImage, OpenImage, read_head
-from .kernel import Facts, examine
-from .notes import Note, read_notes
+from .notes import read_notes
 from .picture import show_flags
 from .printable import printable
+from .symbols import SymbolSource, symbol_source
 from .verdict import Judged, judge
 from .verdicts.base import Verdict
 from .wrapping import Wrapping, describe, unwrap
@@ -77,7 +79,7 @@ class Inspection(NamedTuple):
 
     `kind` is as in Kernel, or says what else the file is; `reason` says why it is bootable or not; `entry` is the physical
     address of the PVH entry of a bootable kernel; `bzimage` is None for any other file; `relocation` is None unless it is
-    bootable and can be moved.
+    bootable and can be moved; `symbols` is where their names are from, None without any.
     """
 
     path: str
@@ -95,6 +97,7 @@ class Inspection(NamedTuple):
     entry: int | None
     bzimage: BzImageFacts | None
     relocation: Relocation | None
+    symbols: SymbolSource | None
     verdicts: tuple[Verdict, ...]
 
     def to_text(self) -> str:
@@ -113,6 +116,7 @@ class Inspection(NamedTuple):
             "notes": [{**note._asdict(), "places": list(note.places)} for note in self.notes],
             "problems": list(self.problems),
             "relocation": self.relocation and self.relocation._asdict(),
+            "symbols": self.symbols and self.symbols._asdict(),
             "verdicts": [{**verdict._asdict(), "remarks": list(verdict.remarks)} for verdict in self.verdicts],
         }
 
@@ -136,7 +140,7 @@ def _inspect(path: str, file: FileImage, progress: Progress | None) -> Inspectio
     except BootError as error:
         raise BootError(f"{path}: {error}") from None
     bzimage = _bzimage_facts(file, head)
-    nothing = Inspection(path, file.size, "", None, None, None, None, (), (), (), False, "", None, bzimage, None, ())
+    nothing = Inspection(path, file.size, "", None, None, None, None, (), (), (), False, "", None, bzimage, None, None, ())
     try:
         image, wrapping = unwrap(file, progress)
     except BootError as error:
@@ -191,10 +195,11 @@ def _bzimage_facts(file: FileImage, head: bytes) -> BzImageFacts | None:
 
 
 def _with_contents(found: Inspection, image: OpenImage, header: Header) -> Inspection:
-    """Adds program headers and notes, as far as they can be read."""
+    """Adds program headers, notes and what tells of symbols, as far as they can be read."""
     problems: list[str] = []
     notes: dict[tuple[bytes, int, bytes], list[str]] = {}
     headers: list[ProgramHeader] = []
+    symbols: SymbolSource | None = None
 
     def collect(spans: Iterable[NoteSpan]) -> None:
         try:
@@ -210,10 +215,12 @@ def _with_contents(found: Inspection, image: OpenImage, header: Header) -> Inspe
     if not header.big_endian:
         collect(note_segments(headers, image))
         collect(note_sections(image, header))
+        symbols = symbol_source(image, header, headers)
     return found._replace(
         headers=tuple(header for header in headers if header.type in _SHOWN_TYPES),
         notes=tuple(_decode(Note(*key, ""), tuple(dict.fromkeys(places))) for key, places in notes.items()),
         problems=tuple(problems),
+        symbols=symbols,
     )
 
 

@@ -14,6 +14,7 @@ from .inspection import BzImageFacts, DecodedNote, Inspection
 from .modules import GUESTS
 from .picture import cut, draw, show_flags
 from .printable import one_line
+from .symbols import KALLSYMS
 from .verdicts.base import ACCEPTS, REFUSES, Verdict
 
 _WIDTH: Final = 100  # columns
@@ -35,6 +36,9 @@ def as_text(found: Inspection) -> str:
     rows.append(("bootable", f"{'yes' if found.bootable else 'no'}: {found.reason}"))
     if found.bootable:
         rows.append(("moves", _moves(found)))
+    if found.symbols is not None:
+        kind, number = found.symbols
+        rows.append(("symbols", f"{kind}, {number} {'functions' if kind == KALLSYMS else 'symbols'}"))
     rows += [("problem", problem) for problem in found.problems]
     out = [line for name, value in rows for line in _row(name, value)]
     if found.headers:
