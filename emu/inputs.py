@@ -3,13 +3,13 @@
 import os
 from typing import Final
 
+from pvhboot.loader.cache import Cache
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.limits import check_firmware
 from pvhboot.shim.blob import Blob, blob_from_json
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.files import read_file
 from pvhboot.shim.machines import ROM_MAX
-from pvhboot.shim.stock import GUEST_BITS, default_guest
 
 from .progress import shown_progress
 
@@ -17,12 +17,14 @@ BUILTIN_GUEST: Final = "conformance guest"
 _MANIFEST_MAX: Final = 16 << 20  # bytes
 
 
-def open_kernel(path: str | None) -> Kernel:
+def open_kernel(path: str | None, cache: Cache | None = None) -> Kernel:
     """The kernel of that name; None: the conformance guest."""
     if path is None:
-        return Kernel.from_bytes(default_guest(GUEST_BITS[0]), BUILTIN_GUEST)
+        from pvhboot.shim.stock import GUEST_BITS, default_guest
+
+        return Kernel.from_bytes(default_guest(GUEST_BITS[0]), BUILTIN_GUEST, cache=cache)
     with shown_progress(f"unpacking {path}") as progress:
-        return Kernel.open(path, progress)
+        return Kernel.open(path, progress, cache=cache)
 
 
 def read_firmware(path: str, manifest: str | None = None) -> Blob:

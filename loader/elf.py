@@ -8,17 +8,8 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import Any, Final, NamedTuple
 
-from pvhboot.shim.abi.elf import (
-    EI_CLASS,
-    EI_DATA,
-    EI_NIDENT,
-    ELFCLASS32,
-    ELFCLASS64,
-    ELFDATA2LSB,
-    ELFDATA2MSB,
-    LAYOUTS,
-    PN_XNUM,
-)
+from pvhboot.shim.abi.elf import EI_CLASS, EI_DATA, EI_NIDENT, ELFCLASS32, ELFCLASS64, ELFDATA2LSB, ELFDATA2MSB, PN_XNUM
+from pvhboot.shim.abi.elf_layouts import LAYOUTS
 from pvhboot.shim.errors import BootError
 
 from .image import Image

@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import Iterator
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.files import fill, open_file
@@ -49,22 +49,22 @@ class OpenImage(Image, SizedSource, MappableSource, Protocol):
 
 
 class BytesImage:
-    """A file that is in memory."""
+    """A file that is in memory; `view` are its bytes."""
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
-        self._data = memoryview(data).toreadonly().cast("B")
-        self.size = len(self._data)
+        self.view = memoryview(data).toreadonly().cast("B")
+        self.size = len(self.view)
         self.descriptor = None
 
     def read(self, offset: int, size: int) -> bytes:
         """Exactly `size` bytes; BootError if there are fewer."""
         _require_inside(offset, size, self.size)
-        return bytes(self._data[offset : offset + size])
+        return bytes(self.view[offset : offset + size])
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fills the whole buffer; BootError if there are fewer bytes."""
         _require_inside(offset, buffer.nbytes, self.size)
-        buffer.cast("B")[:] = self._data[offset : offset + buffer.nbytes]
+        buffer.cast("B")[:] = self.view[offset : offset + buffer.nbytes]
 
     def close(self) -> None:
         """Nothing to let go of but memory."""
@@ -88,6 +88,14 @@ class FileImage:
             self.close()
             raise BootError(f"cannot be opened: {'a directory' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}")
         self.size = status.st_size
+
+    @classmethod
+    def of(cls, descriptor: int) -> Self:
+        """A regular file that is open already, and is closed with this."""
+        image = cls.__new__(cls)
+        image._fd = descriptor
+        image.size = os.fstat(descriptor).st_size
+        return image
 
     @property
     def descriptor(self) -> int:

@@ -8,7 +8,7 @@ from pvhboot.shim.abi.x86 import ADDRESS_4G, PAGE_SIZE
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import MIB, ROM_MAX, MachineSpec, Span, ram_spans
 
-from .kernel import KernelSegment
+from .facts import KernelSegment
 from .ranges import align_up
 from .sizes import as_memory, show_size
 

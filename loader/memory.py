@@ -56,12 +56,23 @@ class ShadowPart(NamedTuple):
     readonly: bool
 
 
+class _MappedFile(NamedTuple):
+    """Pages of a file in memory of this process, in [start, end); `offset` in the source is that of the first."""
+
+    start: int
+    end: int
+    source: MappableSource
+    offset: int
+
+
 class GuestMemory:
     """RAM spans and a ROM that ends at 4 GiB, anonymous memory of this process. Pages never touched are never committed.
 
     `regions` are what the guest sees now, sorted by address. While the guest runs `before_write` are told (physical address,
     bytes) of what a device, or an exception that the engine delivers, is about to write, `listeners` of what a device has;
     `fetch_listeners` (physical address, data) of what a device has read, `map_listeners` that `regions` has changed.
+
+    `copied` and `mapped` are the bytes that `load` has put here, `mappings` the pieces of files that it has mapped.
     """
 
     def __init__(
@@ -92,7 +103,8 @@ class GuestMemory:
         self._below = _sorted(regions)
         self._shadow = None if shadow is None else self._map(shadow, False)
         self.regions = self._below
-        self._mapped = 0
+        self.copied = self.mapped = self.mappings = 0
+        self._files: list[_MappedFile] = []
         self.before_write: list[Callable[[int, int], None]] = []
         self.fetch_listeners: list[Callable[[int, bytes], None]] = []
         self.listeners: list[Callable[[int, int], None]] = []
@@ -180,22 +192,54 @@ class GuestMemory:
         BootError for what cannot be read, NoMemoryError where there is no RAM.
         """
         view = self.view(paddr, size)
-        region = self.region(paddr, size)
-        host = region.host + paddr - region.span.start
+        host = self._host(paddr, size)
+        self._files = [file for file in self._files if file.end <= host or host + size <= file.start]
         first, end = -host & _PAGE_MASK, size - (host + size & _PAGE_MASK)  # of the whole pages, counted from paddr
         descriptor = source.descriptor
         if (
             descriptor is None
             or (offset - host) & _PAGE_MASK
             or first >= end
-            or self._mapped == _MAPPED_MAX
+            or self.mappings == _MAPPED_MAX
             or not _map_file(host + first, end - first, descriptor, offset + first)
         ):
             source.read_into(offset, view)
+            self.copied += size
             return
-        self._mapped += 1
+        self.mappings += 1
+        self.mapped += end - first
+        self._files.append(_MappedFile(host + first, host + end, source, offset + first))
         source.read_into(offset, view[:first])
         source.read_into(offset + end, view[end:])
+        self.copied += size - (end - first)
+
+    def _host(self, paddr: int, size: int) -> int:
+        region = self.region(paddr, size)
+        return region.host + paddr - region.span.start
+
+    def unproven(self, paddr: int, size: int, source: MappableSource, offset: int) -> list[tuple[int, int]]:
+        """Which parts [start, end) of [paddr, paddr + size) have to be compared to find out whether they still hold what
+        `load`, given the same, has put there: all but those pages of a file that nobody has stored to. None is read."""
+        from .pagemap import stored_spans
+
+        host = self._host(paddr, size)
+        for file in self._files:
+            first, end = file.start - host, file.end - host
+            if file.source is source and first >= 0 and end <= size and file.offset == offset + first:
+                stored = [(first + at, first + to) for at, to in stored_spans(file.start, end - first, of_file=True)]
+                return [(paddr + at, paddr + to) for at, to in ((0, first), *stored, (end, size)) if at < to]
+        return [(paddr, paddr + size)]
+
+    def unproven_zeros(self, paddr: int, size: int) -> list[tuple[int, int]]:
+        """The same for memory that was to be left as it is, and zero: all but those pages that nobody has touched."""
+        from .pagemap import stored_spans
+
+        host = self._host(paddr, size)
+        first, end = -host & _PAGE_MASK, size - (host + size & _PAGE_MASK)
+        if first >= end or any(file.start < host + size and host < file.end for file in self._files):
+            return [(paddr, paddr + size)]
+        stored = [(first + at, first + to) for at, to in stored_spans(host + first, end - first, of_file=False)]
+        return [(paddr + at, paddr + to) for at, to in ((0, first), *stored, (end, size)) if at < to]
 
     @contextmanager
     def writing(self, paddr: int, size: int) -> Iterator[memoryview]:

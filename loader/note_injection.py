@@ -15,16 +15,18 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from pvhboot.shim.abi.elf import LAYOUTS, NOTE_ALIGN, NOTE_HEAD, PF_R, PN_XNUM, PT_NOTE, PT_NULL
+from pvhboot.shim.abi.elf import NOTE_ALIGN, PF_R, PN_XNUM, PT_NOTE, PT_NULL
+from pvhboot.shim.abi.elf_layouts import LAYOUTS, NOTE_HEAD
 from pvhboot.shim.abi.pvh import NOTE_NAME, XEN_ELFNOTE_PHYS32_ENTRY
 from pvhboot.shim.abi.x86 import ADDRESS_4G
 from pvhboot.shim.elfwriter import note
 from pvhboot.shim.errors import BootError
 
 from .elf import Header, NoteSpan, ProgramHeader, note_sections, note_segments, read_header, read_program_headers, require_x86
+from .examination import examine
+from .facts import Note
 from .image import Image, OpenImage, SizedSource
-from .kernel import examine
-from .notes import NOTES_MAX_SIZE, Note, iter_notes
+from .notes import NOTES_MAX_SIZE, iter_notes
 from .symbols import find_symbol, physical_address
 from .wrapping import require_plain_elf
 

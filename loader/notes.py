@@ -6,9 +6,10 @@ their segment says: tool chains have emitted an alignment of 8 over notes packed
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
-from pvhboot.shim.abi.elf import NOTE_ALIGN, NOTE_HEAD
+from pvhboot.shim.abi.elf import NOTE_ALIGN
+from pvhboot.shim.abi.elf_layouts import NOTE_HEAD
 from pvhboot.shim.abi.pvh import (
     NOTE_NAME,
     PHYS32_RELOC_ALIGN,
@@ -23,6 +24,7 @@ from pvhboot.shim.abi.x86 import ADDRESS_4G, PAGE_SIZE
 from pvhboot.shim.errors import BootError
 
 from .elf import NoteSpan
+from .facts import Note
 from .image import Image
 
 # Of all notes of a file together, in bytes. Kernels have less than 1 KiB; without a bound, the segments of a hostile file could
@@ -31,15 +33,6 @@ NOTES_MAX_SIZE: Final = 1 << 20
 
 _SHOWN: Final = 8  # how much of a list or a name an error message repeats
 _RELOC_SIZES: Final = (0, 4, 8, 12)  # bytes of a PHYS32_RELOC descriptor
-
-
-class Note(NamedTuple):
-    """A note as it stands in the file: `name` with its terminator, `source` the place ("PT_NOTE 0", "section .notes")."""
-
-    name: bytes
-    type: int
-    descriptor: bytes
-    source: str
 
 
 def iter_notes(data: bytes, source: str, where: str) -> Iterator[Note]:

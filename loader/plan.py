@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 from pvhboot.shim.abi import pvh
 from pvhboot.shim.abi.e820 import E820Entry
 from pvhboot.shim.abi.firmware import FW_CFG, PARAMS, ROM_MARK
-from pvhboot.shim.abi.pam import OPTION_ROMS_END, SHADOW_END, SHADOW_START
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import (
     BARE,
@@ -24,8 +23,9 @@ from pvhboot.shim.machines import (
     visible_ram,
 )
 
+from .facts import KernelSegment
 from .image import MappableSource, pieces
-from .kernel import Kernel, KernelSegment
+from .kernel import Kernel
 from .limits import (
     check_firmware,
     check_memory,
@@ -125,14 +125,19 @@ class BootPlan(NamedTuple):
 
     def memory(self) -> GuestMemory:
         """A GuestMemory of the planned size with everything placed."""
-        has_pam = self.spec.chipset is not None
+        blank_rom = shadow = None
+        if self.spec.chipset is not None:
+            from pvhboot.shim.abi.pam import OPTION_ROMS_END, SHADOW_END, SHADOW_START
+
+            blank_rom = Span("option ROMs", SHADOW_START, OPTION_ROMS_END)
+            shadow = Span("shadow RAM", SHADOW_START, SHADOW_END)
         memory = GuestMemory(
             self.ram,
             self.rom,
             low_rom=low_rom_span(self.spec, len(self.rom)),
             rom_writable=self.spec.rom_writable,
-            blank_rom=Span("option ROMs", SHADOW_START, OPTION_ROMS_END) if has_pam else None,
-            shadow=Span("shadow RAM", SHADOW_START, SHADOW_END) if has_pam else None,
+            blank_rom=blank_rom,
+            shadow=shadow,
         )
         self._load(memory)  # what is new is zero
         return memory
@@ -158,17 +163,21 @@ class BootPlan(NamedTuple):
     def first_difference(self, memory: ReadableMemory) -> str | None:
         """Compares kernel and modules in `memory` with their files as they are now; says where they differ first."""
         for name, paddr, size, source, offset in self._kernel_pieces() + self._module_pieces():
-            at = paddr
-            for part in pieces(source, offset, size):
-                if memory.read(at, len(part)) != part:
-                    return f"{name} was changed between {at:#x} and {at + len(part):#x}"
-                at += len(part)
+            parts = [(paddr, paddr + size)]
+            if isinstance(memory, GuestMemory):
+                parts = memory.unproven(paddr, size, source, offset)
+            for at, end in parts:
+                for piece in pieces(source, offset + at - paddr, end - at):
+                    if (other := _first_other(memory, at, bytes(piece))) is not None:
+                        return f"{name} was changed at {other:#x}"
+                    at += len(piece)
         for segment in self.segments:
             start, size = segment.paddr + segment.filesz, segment.memsz - segment.filesz
-            for at in range(0, size, _COPY_CHUNK):
-                count = min(_COPY_CHUNK, size - at)
-                if memory.read(start + at, count) != bytes(count):
-                    return f"the zeroed part of the kernel segment at {segment.paddr:#x} was changed behind {start + at:#x}"
+            parts = memory.unproven_zeros(start, size) if isinstance(memory, GuestMemory) else [(start, start + size)]
+            for at, end in parts:
+                for part in range(at, end, _COPY_CHUNK):
+                    if (other := _first_other(memory, part, bytes(min(_COPY_CHUNK, end - part)))) is not None:
+                        return f"the zeroed part of the kernel segment at {segment.paddr:#x} was changed at {other:#x}"
         return None
 
     def kernel_json(self) -> dict[str, Any]:
@@ -194,6 +203,14 @@ class BootPlan(NamedTuple):
             "memmap": None if self.memmap is None else [entry._asdict() for entry in self.memmap],
             "spans": [span._asdict() for span in self.spans],
         }
+
+
+def _first_other(memory: ReadableMemory, paddr: int, wanted: bytes) -> int | None:
+    """Where memory first differs from what is wanted at a physical address."""
+    found = memory.read(paddr, len(wanted))
+    if found == wanted:
+        return None
+    return paddr + next(at for at, (one, other) in enumerate(zip(found, wanted, strict=True)) if one != other)
 
 
 def _zero(view: memoryview) -> None:

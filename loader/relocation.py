@@ -11,7 +11,8 @@ from pvhboot.shim.abi.x86 import ADDRESS_4G
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import MIB, Span
 
-from .kernel import Kernel, KernelSegment
+from .facts import KernelSegment
+from .kernel import Kernel
 from .limits import more_memory
 from .ranges import places
 from .sizes import show_size

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
+from .facts import Facts
 from .image import Image
-from .kernel import Facts
 from .verdicts.base import Verdict
 from .verdicts.guests import judge_guests
 from .verdicts.linux_loader import judge_linux_loader
@@ -16,7 +16,7 @@ from .wrapping import Wrapping
 
 class Judged(NamedTuple):
     """What is judged: the file, how the ELF image in it is wrapped, as far as that is known, that image, None if there is none,
-    and what kernel.examine has proven of it, or why it could not (`reason`)."""
+    and what examination.examine has proven of it, or why it could not (`reason`)."""
 
     file: Image
     wrapping: Wrapping

@@ -32,6 +32,11 @@ def describe(head: bytes) -> str:
     return "a text file" if head and all(0x20 <= byte < 0x7F or byte in b"\t\r\n" for byte in head) else ""
 
 
+def is_wrapped(head: bytes) -> bool:
+    """Whether a file that starts so is compressed, or a bzImage."""
+    return find_codec(head) is not None or is_bzimage(head)
+
+
 class Wrapping(NamedTuple):
     """How an ELF image is wrapped in a file: by the codec of that name ("": it is the file itself), whose `size` bytes lie at
     `offset` of the file, perhaps in a bzImage."""

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +13,15 @@ GUESTS = Path(os.environ.get("PVHBOOT_TEST_GUESTS", Path(__file__).parent / "gue
 REQUIRE_ALL = "PVHBOOT_TEST_REQUIRE_ALL"  # set by .ci/run: there a skip is a failure
 
 
-def pytest_configure() -> None:
-    """Whoever is started in the background by a shell has SIGINT ignored, and so have those it starts: tests send it."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Whoever is started in the background by a shell has SIGINT ignored, and so have those it starts: tests send it. And no
+    test uses the user's cache of kernels, or leaves something behind in it: all of a run share one of their own."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        cache = tempfile.TemporaryDirectory(prefix="pvhboot-tests-")
+        config.add_cleanup(cache.cleanup)
+        os.environ["XDG_CACHE_HOME"] = cache.name
 
 
 @pytest.hookimpl(wrapper=True)

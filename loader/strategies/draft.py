@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from pvhboot.shim.abi.elf import LAYOUTS
+from pvhboot.shim.abi.elf_layouts import LAYOUTS
 from pvhboot.shim.abi.layout import Layout
 
 HEADER: Final = "header"

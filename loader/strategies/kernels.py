@@ -32,7 +32,7 @@ from pvhboot.shim.abi.pvh import (
 from pvhboot.shim.abi.x86 import ADDRESS_4G, PAGE_SIZE
 from pvhboot.shim.elfwriter import note
 
-from ..kernel import KernelSegment
+from ..facts import KernelSegment
 from .draft import HEADER, NOTES, PROGRAM_HEADERS, SECTION_HEADERS, Draft
 
 _SECTION_NAMES: Final = b"\0.notes\0.shstrtab\0"

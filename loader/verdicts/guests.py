@@ -11,7 +11,7 @@ from pvhboot.shim.abi.paging import LARGE_PAGE
 from pvhboot.shim.abi.pvh import BOOT_STRUCTURES_END
 from pvhboot.shim.abi.x86 import PAGE_SIZE
 
-from ..kernel import Facts
+from ..facts import Facts
 from ..ranges import align_up
 from .base import ACCEPTS, PVH, Model, Rule, Ruling, Verdict, refuses
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pvhboot.shim.abi import boot_params
-from pvhboot.shim.abi.elf import ELF_MAGIC, ELFCLASS32, ELFDATA2LSB, LAYOUTS, NOTE_ALIGN, NOTE_HEAD, PT_LOAD, PT_NOTE
+from pvhboot.shim.abi.elf import ELF_MAGIC, ELFCLASS32, ELFDATA2LSB, NOTE_ALIGN, PT_LOAD, PT_NOTE
+from pvhboot.shim.abi.elf_layouts import LAYOUTS, NOTE_HEAD
 from pvhboot.shim.abi.pvh import NOTE_NAME, XEN_ELFNOTE_PHYS32_ENTRY
 from pvhboot.shim.abi.x86 import ADDRESS_4G
 

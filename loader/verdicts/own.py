@@ -1,9 +1,9 @@
-"""pvhboot's own loader: what kernel.examine proved, as a verdict beside the others."""
+"""pvhboot's own loader: what examination.examine proved, as a verdict beside the others."""
 
 from dataclasses import dataclass
 from typing import Final
 
-from ..kernel import Facts
+from ..facts import Facts
 from .base import ACCEPTS, PVH, Model, Rule, Ruling, Verdict, refuses
 
 
@@ -27,7 +27,7 @@ OWN: Final = Model(
     (
         Rule(
             "all is checked before anything is loaded; PHYS32_ENTRY named Xen, in any PT_NOTE or else a section, packed to 4",
-            "pvhboot loader/kernel.py: examine",
+            "pvhboot loader/examination.py: examine",
             _decide,
         ),
     ),

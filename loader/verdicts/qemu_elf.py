@@ -10,7 +10,8 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any, Final
 
-from pvhboot.shim.abi.elf import NOTE_HEAD, PF_X, PT_LOAD, PT_NOTE, SHT_SYMTAB
+from pvhboot.shim.abi.elf import PF_X, PT_LOAD, PT_NOTE, SHT_SYMTAB
+from pvhboot.shim.abi.elf_layouts import NOTE_HEAD
 from pvhboot.shim.abi.pvh import XEN_ELFNOTE_PHYS32_ENTRY
 from pvhboot.shim.abi.x86 import ADDRESS_4G, PAGE_SIZE
 

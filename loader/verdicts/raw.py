@@ -7,7 +7,8 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final
 
-from pvhboot.shim.abi.elf import EI_CLASS, ELFCLASS64, LAYOUTS, NOTE_HEAD, PT_LOAD, PT_NOTE, ElfHeader, NoteHead, SectionHeader
+from pvhboot.shim.abi.elf import EI_CLASS, ELFCLASS64, PT_LOAD, PT_NOTE
+from pvhboot.shim.abi.elf_layouts import LAYOUTS, NOTE_HEAD, ElfHeader, NoteHead, SectionHeader
 
 from ..image import Image
 

@@ -16,9 +16,7 @@ from pvhboot.shim.abi.elf import (
     ELFDATA2LSB,
     EM_386,
     EM_X86_64,
-    LAYOUTS,
     NOTE_ALIGN,
-    NOTE_HEAD,
     PF_R,
     PF_W,
     PF_X,
@@ -26,6 +24,7 @@ from pvhboot.shim.abi.elf import (
     PT_NOTE,
     SHT_NOTE,
 )
+from pvhboot.shim.abi.elf_layouts import LAYOUTS, NOTE_HEAD
 from pvhboot.shim.abi.pvh import (
     NOTE_NAME,
     XEN_ELFNOTE_FEATURES,

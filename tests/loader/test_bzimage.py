@@ -51,7 +51,7 @@ def test_the_guest_in_a_bzimage(tmp_path: Path, codec: str, bits: int) -> None:
         assert kernel.kind == f"bzImage ({codec}) of ELF{bits}"
         assert (kernel.entry, kernel.segments, kernel.notes) == (plain.entry, plain.segments, plain.notes)
         assert contents(kernel) == guest
-        assert not kernel.is_plain_file
+        assert kernel.image_path is None
 
 
 @pytest.mark.parametrize("setup_sects", [0, 1, 4, 39, 255])

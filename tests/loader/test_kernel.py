@@ -32,8 +32,9 @@ from forge_elf import (
     with_program_headers,
 )
 from pvhboot.loader import codecs
+from pvhboot.loader.facts import KernelSegment
 from pvhboot.loader.inspection import inspect
-from pvhboot.loader.kernel import Kernel, KernelSegment
+from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.notes import pvh_entry
 from pvhboot.shim.errors import BootError
 
@@ -66,7 +67,7 @@ def test_a_kernel(tmp_path: Path, bits: int, descriptor: int, packed: bool) -> N
         assert _fill(kernel, segment.offset, segment.filesz) == CODE
         assert [note.source for note in kernel.notes] == ["PT_NOTE 0"]
         assert pvh_entry(kernel.notes) == kernel.entry
-        assert kernel.is_plain_file != packed
+        assert kernel.image_path == (None if packed else str(path))
         assert _fill(kernel, 0, kernel.image_size) == data
 
 
@@ -76,7 +77,7 @@ def test_from_bytes() -> None:
         assert (kernel.path, kernel.kind, kernel.entry) == ("forged", "ELF64", ENTRY)
         assert _fill(kernel, 0, len(data)) == data
         assert kernel.image_size == len(data)
-        assert not kernel.is_plain_file  # it has a name, but not of a file
+        assert kernel.image_path is None  # it has a name, but not of a file
 
 
 def test_segments_come_sorted_and_without_the_empty_ones() -> None:

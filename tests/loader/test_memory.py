@@ -118,6 +118,8 @@ def test_what_is_mapped_and_what_is_read(file, paddr, offset, size, pages):
     memory = ram()
     memory.load(paddr, size, FileImage(file), offset)
     assert mapped(memory, file) == pages
+    assert memory.mapped == sum(end - start for start, end, _ in pages)
+    assert (memory.copied, memory.mappings) == (size - memory.mapped, len(pages))
     assert memory.read(0, 16 * PAGE) == bytes(paddr) + MARKED[offset : offset + size] + bytes(16 * PAGE - paddr - size)
 
 

@@ -24,8 +24,9 @@ from forge_elf import (
 from hypothesis import given
 from hypothesis import strategies as st
 from malformed_notes import MALFORMED
+from pvhboot.loader.examination import examine
 from pvhboot.loader.image import BytesImage
-from pvhboot.loader.kernel import Kernel, examine
+from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.note_injection import find_entry, inject
 from pvhboot.loader.verdict import Judged, judge
 from pvhboot.loader.wrapping import Wrapping
