@@ -1,0 +1,53 @@
+"""What a boot took, as text and as plain data."""
+
+from typing import Any, Final
+
+from ..bus import IN, OUT, READ, WRITE
+from ..session import Outcome
+from ..stats import KERNEL, Stats
+
+# Of what an engine counts, that for which its own name is no words.
+_NAMES: Final = {IN: "port reads", OUT: "port writes", READ: "device memory reads", WRITE: "device memory writes"}
+
+
+def stats_to_json(stats: Stats, outcome: Outcome) -> dict[str, Any]:
+    """Times are nanoseconds, sizes bytes; None is what the host or the engine does not say. `handoff_monotonic_ns` is a time of
+    CLOCK_MONOTONIC, which other processes have, too."""
+    memory = stats.memory
+    return {
+        "phases_ns": dict(stats.phases),
+        "to_handoff_ns": stats.to_handoff_ns,
+        "handoff_monotonic_ns": stats.handoff_ns,
+        "kernel_cached": stats.cached,
+        "memory": None if memory is None else {"copied": memory.copied, "mapped": memory.mapped, "mappings": memory.mappings},
+        "page_faults": stats.faults._asdict(),
+        "peak_resident": stats.peak,
+        "counts": dict(outcome.run.counts),
+    }
+
+
+def stats_text(stats: Stats, outcome: Outcome) -> str:
+    """A table: what each phase took, then what was counted."""
+    rows = [(_phase_name(phase, stats), f"{ns / 1e6:.2f} ms") for phase, ns in stats.phases.items()]
+    if stats.to_handoff_ns is not None:
+        rows.append(("to the handoff", f"{stats.to_handoff_ns / 1e6:.2f} ms"))
+    counts = [(_NAMES.get(name, name.replace("_", " ")), f"{count}") for name, count in outcome.run.counts.items()]
+    if (memory := stats.memory) is not None:
+        counts += [
+            ("bytes copied", f"{memory.copied}"),
+            ("bytes mapped", f"{memory.mapped}"),
+            ("mappings of files", f"{memory.mappings}"),
+        ]
+    counts += [("page faults, minor", f"{stats.faults.minor}"), ("page faults, major", f"{stats.faults.major}")]
+    if stats.peak is not None:
+        counts.append(("peak resident bytes", f"{stats.peak}"))
+    return "\n".join(["what it took:", *_lines(rows), "counted:", *_lines(counts)])
+
+
+def _phase_name(phase: str, stats: Stats) -> str:
+    return f"{phase} (cached)" if stats.cached and phase == KERNEL else phase
+
+
+def _lines(rows: list[tuple[str, str]]) -> list[str]:
+    wide, long = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return [f"  {name:<{wide}}  {value:>{long}}" for name, value in rows]
