@@ -15,7 +15,7 @@ PORT_KINDS: Final = (IN, OUT)
 LOADS: Final = (IN, READ)
 STORES: Final = (OUT, WRITE)
 KINDS: Final = (IN, OUT, READ, WRITE)
-LOG_LIMIT: Final = 1_000_000  # records; a run that makes more goes on, only the counts do too
+LOG_LIMIT: Final = 250_000  # records, of up to 250 bytes each; a run that makes more goes on, only the counts do too
 _MEMORY_WIDTH: Final = 8  # bytes: no CPU's access is wider
 
 
@@ -27,6 +27,27 @@ class Device(Protocol):
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Stores to a register."""
+
+
+class Deferred:
+    """A device that is made when it is first asked for anything."""
+
+    def __init__(self, make: Callable[[], Device]) -> None:
+        self._make = make
+        self._made: Device | None = None
+
+    def read(self, offset: int, size: int) -> int:
+        """See Device."""
+        return self._device().read(offset, size)
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """See Device."""
+        self._device().write(offset, size, value)
+
+    def _device(self) -> Device:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
 
 
 class Access(NamedTuple):

@@ -2,11 +2,13 @@
 
 from typing import Final
 
+from ..kept import keep_printed
+
 _PRESENT: Final = 0xE9
 
 
 class DebugConsole:
-    """Collects what is written into `output`."""
+    """Collects what is written into `output`, the last of it."""
 
     def __init__(self, output: bytearray) -> None:
         self._output = output
@@ -18,3 +20,4 @@ class DebugConsole:
     def write(self, offset: int, size: int, value: int) -> None:  # noqa: ARG002
         """Prints one byte."""
         self._output.append(value)
+        keep_printed(self._output)

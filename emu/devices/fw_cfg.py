@@ -4,11 +4,11 @@ Source: QEMU docs/specs/fw_cfg.rst; what it leaves open (reads beyond an item gi
 set) as in hw/nvram/fw_cfg.c. A write, by DMA only, fails but in a file that is writeable.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from pvhboot.loader.fw_cfg import FileContents
-from pvhboot.loader.image import SizedSource
+from pvhboot.loader.image import FileImage, SizedSource
 from pvhboot.loader.memory import GuestMemory
 from pvhboot.shim.abi import fw_cfg as abi
 from pvhboot.shim.errors import BootError
@@ -22,13 +22,27 @@ _PIECE: Final = 1 << 20  # bytes that are moved at once
 
 
 class FwCfg:
-    """Selector and data ports; `dma_ports` is the DMA register, None without DMA. `items` are the bytes by key."""
+    """Selector and data ports; `dma_ports` is the DMA register, None without DMA. `items` are the bytes by key. A
+    transfer, of up to 4 GiB, fails where it is when the run `is_over`."""
 
-    def __init__(self, items: Mapping[int, SizedSource], memory: GuestMemory, *, dma: bool = True) -> None:
+    def __init__(
+        self,
+        items: Mapping[int, SizedSource],
+        memory: GuestMemory,
+        *,
+        dma: bool = True,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._items = items
         self._item: SizedSource | None = items.get(abi.FW_CFG_SIGNATURE)
         self._offset = 0
-        self.dma_ports = _DmaPorts(self, memory) if dma else None
+        self._dma = (memory, is_over) if dma else None
+        self.dma_address = 0  # what has been written of it
+
+    @property
+    def dma_ports(self) -> "_DmaPorts | None":
+        """The DMA register. Not held from here, as it leads back."""
+        return None if self._dma is None else _DmaPorts(self, *self._dma)
 
     def read(self, offset: int, size: int) -> int:  # noqa: ARG002 - either port
         """The next byte of the item, through either port; 0, and no byte taken, for a wider read."""
@@ -64,6 +78,18 @@ class FwCfg:
         buffer[there:] = bytes(len(buffer) - there)
 
     @property
+    def file(self) -> FileImage | None:
+        """The item, if it is a file."""
+        return self._item if isinstance(self._item, FileImage) else None
+
+    def load_file(self, memory: GuestMemory, paddr: int, size: int) -> None:
+        """Puts the next bytes of a file, which has as many left, to a physical address in RAM; whole pages are mapped, if they
+        lie there as in the file. BootError as of GuestMemory.load."""
+        assert self.file is not None
+        memory.load(paddr, size, self.file, self._offset)
+        self._offset += size
+
+    @property
     def left(self) -> int:
         """Bytes from here to the item's end."""
         return 0 if self._item is None else max(0, self._item.size - self._offset)
@@ -81,10 +107,10 @@ class FwCfg:
 class _DmaPorts:
     """The 64-bit big-endian register. A store to its lower half executes the descriptor that it then points to."""
 
-    def __init__(self, fw_cfg: FwCfg, memory: GuestMemory) -> None:
+    def __init__(self, fw_cfg: FwCfg, memory: GuestMemory, is_over: Callable[[], bool]) -> None:
         self._fw_cfg = fw_cfg
         self._memory = memory
-        self._address = 0
+        self._is_over = is_over
 
     def read(self, offset: int, size: int) -> int:
         """A piece of the signature, by which software knows that there is DMA."""
@@ -94,9 +120,9 @@ class _DmaPorts:
         """A half of the address; other sizes and places do nothing."""
         half = int.from_bytes(value.to_bytes(size, "little"), "big")
         if (offset, size) == (0, 4):
-            self._address = half << 32
+            self._fw_cfg.dma_address = half << 32
         elif (offset, size) == (_DMA_LOW, 4):
-            address, self._address = self._address | half, 0
+            address, self._fw_cfg.dma_address = self._fw_cfg.dma_address | half, 0
             self._execute(address)
 
     def _execute(self, paddr: int) -> None:
@@ -121,10 +147,17 @@ class _DmaPorts:
             at = access.address
             try:
                 while at < end:
-                    region = self._memory.region(at, 1)
-                    size = min(_PIECE, end - at, region.span.end - at)
-                    with self._memory.writing(at, size) as piece:
-                        self._fw_cfg.next_bytes(piece)
+                    if self._is_over():
+                        raise BootError("the run is over")
+                    size = min(end - at, self._memory.region(at, 1).span.end - at)
+                    if self._fw_cfg.file is not None and self._fw_cfg.left:
+                        size = min(size, self._fw_cfg.left)
+                        with self._memory.writing(at, size):
+                            self._fw_cfg.load_file(self._memory, at, size)
+                    else:
+                        size = min(size, _PIECE)
+                        with self._memory.writing(at, size) as piece:
+                            self._fw_cfg.next_bytes(piece)
                     at += size
             except BootError:
                 self._fw_cfg.skip(end - at)

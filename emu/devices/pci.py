@@ -2,15 +2,19 @@
 
 Source: PCI Local Bus Specification 3.0, sections 3.2.2.3.2 and 6.1; PCI Express Base Specification 3.0, section 7.2.2. A store
 to CONFIG_ADDRESS of less than 32 bits does nothing, as in QEMU (hw/pci/pci_host.c). Not modelled: bits that a written 1 clears,
-or that lock others (they keep what they have); base registers map nothing; no bus behind a bridge; port 0xcf9.
+or that lock others (they keep what they have); base registers map nothing; no bus behind a bridge.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from pvhboot.shim.abi import pci as abi
+from pvhboot.shim.abi.devices import RESET_CONTROL_PORT
+
+from ..bus import Device
 
 _ADDRESS_BYTES: Final = 4
+_RESET_CONTROL: Final = RESET_CONTROL_PORT - abi.PCI_CONFIG_ADDRESS, 1  # offset and size of an access to what lies within
 _ECAM_BUS_SHIFT: Final = 20
 _ECAM_DEVFN_SHIFT: Final = 12
 
@@ -48,16 +52,20 @@ class PciBus:
     def __init__(self, functions: Mapping[tuple[int, int], ConfigSpace]) -> None:
         self._functions = functions
 
+    def ecam(self) -> "Ecam":
+        """Its window in memory."""
+        return Ecam(self)
+
     def find(self, bus: int, devfn: int) -> ConfigSpace | None:
         """The function whose number is `devfn` (slot * 8 + function)."""
         return None if bus else self._functions.get(divmod(devfn, abi.PCI_FUNCTIONS))
 
 
 class ConfigPorts:
-    """CONFIG_DATA; `address_port` is CONFIG_ADDRESS."""
+    """CONFIG_DATA; `address_port` is CONFIG_ADDRESS, with the reset control register, if there is one, at its second byte."""
 
-    def __init__(self, bus: PciBus) -> None:
-        self.address_port = _AddressPort()
+    def __init__(self, bus: PciBus, reset_control: Device | None = None) -> None:
+        self.address_port = _AddressPort(reset_control)
         self._bus = bus
 
     def read(self, offset: int, size: int) -> int:
@@ -80,15 +88,20 @@ class ConfigPorts:
 
 
 class _AddressPort:
-    def __init__(self) -> None:
+    def __init__(self, reset_control: Device | None) -> None:
         self.address = 0
+        self._reset_control = reset_control
 
-    def read(self, offset: int, size: int) -> int:  # noqa: ARG002
+    def read(self, offset: int, size: int) -> int:
         """What was written; its lower part at each offset, as QEMU has it."""
+        if self._reset_control is not None and (offset, size) == _RESET_CONTROL:
+            return self._reset_control.read(0, size)
         return self.address & _ones(size)
 
     def write(self, offset: int, size: int, value: int) -> None:
         """The address, whole."""
+        if self._reset_control is not None and (offset, size) == _RESET_CONTROL:
+            self._reset_control.write(0, size, value)
         if (offset, size) == (0, _ADDRESS_BYTES):
             self.address = value
 

@@ -1,22 +1,26 @@
 """ACPI power management: the PM1 registers and the timer behind PMBASE, and the APM ports that switch ACPI on.
 
 Source: see shim/abi/pm.py; widths as in QEMU hw/acpi/core.c. No event ever happens but the one of the timer that is there at
-reset, as in QEMU. The timer goes on by a microsecond at each look at it, so that two runs are the same. Not modelled: sleep,
-the general-purpose events, SMI.
+reset, as in QEMU. Where the board's time stands still the timer goes on by a microsecond at each look at it, so that two runs
+are the same. Not modelled: sleep, the general-purpose events, SMI.
 """
 
 from typing import Final
 
 from pvhboot.shim.abi import pm as abi
 
+from ..clock import SECOND, Clock
+
 PM_TIMER_STEP: Final = abi.PM_TIMER_HZ // 1_000_000 + 1  # ticks from one look at it to the next
 _REGISTERS_END: Final = abi.PM_TIMER + 4
 
 
 class PowerPorts:
-    """PM1 event and control registers and the timer; ports that are none of these read as all ones."""
+    """PM1 event and control registers and the timer; ports that are none of these read as all ones. The timer is that of a
+    `clock`, if there is one."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock
         self._status = abi.PM1_STATUS_TMR_STS
         self._enable = 0
         self._control = 0
@@ -29,7 +33,8 @@ class PowerPorts:
     def read(self, offset: int, size: int) -> int:
         """A register, or a part of it."""
         if offset >= abi.PM_TIMER:
-            self._timer = (self._timer + PM_TIMER_STEP) % (1 << abi.PM_TIMER_BITS)
+            ticks = self._timer + PM_TIMER_STEP if self._clock is None else self._clock.look() * abi.PM_TIMER_HZ // SECOND
+            self._timer = ticks % (1 << abi.PM_TIMER_BITS)
         registers = bytearray(b"\xff" * max(_REGISTERS_END, offset + size))
         registers[abi.PM1_STATUS : abi.PM1_STATUS + 2] = self._status.to_bytes(2, "little")
         registers[abi.PM1_ENABLE : abi.PM1_ENABLE + 2] = self._enable.to_bytes(2, "little")

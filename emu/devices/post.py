@@ -1,8 +1,10 @@
 """The POST port: firmware writes the number of the phase that it has reached, or of the panic that ended it."""
 
+from ..kept import keep_codes
+
 
 class PostPort:
-    """Collects the codes, in order, into `codes`."""
+    """Collects the codes, in order, into `codes`, the last of them."""
 
     def __init__(self, codes: list[int]) -> None:
         self._codes = codes
@@ -14,3 +16,4 @@ class PostPort:
     def write(self, offset: int, size: int, value: int) -> None:  # noqa: ARG002
         """One code."""
         self._codes.append(value)
+        keep_codes(self._codes)

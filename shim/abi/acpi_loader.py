@@ -66,17 +66,6 @@ class LoaderWritePointer(NamedTuple):
     padding: bytes = b""
 
 
-class AllocatedFile(NamedTuple):
-    """An entry of the firmware's own list of what it has put into memory: physical addresses of the file's name and of the
-    file, and its size in bytes."""
-
-    name: int
-    address: int
-    size: int
-
-
-ALLOCATED_FILE: Final = Layout(AllocatedFile, "III", "ALLOCATED")
-
 _NAME: Final = f"{LOADER_FILE_NAME_BYTES}s"
 LOADER_ENTRY_BYTES: Final = 128
 

@@ -47,6 +47,8 @@ LOADFLAG_NAMES: Final = {
 }
 LOAD_PADDR_HIGH: Final = 0x100000  # where the protected-mode part goes with LOADED_HIGH, and without
 LOAD_PADDR_LOW: Final = 0x10000
+QEMU_SETUP_PADDR: Final = 0x10000  # where QEMU has firmware put the real-mode part (hw/i386/x86.c: x86_load_linux, since 2.02)
+REAL_MODE_ENTRY: Final = 0x200  # so many bytes into the real-mode part ("Running the Kernel")
 XLF_KERNEL_64: Final = 1 << 0  # of XLOADFLAGS: there is a 64-bit entry, so many bytes into the protected-mode part
 ENTRY_64_OFFSET: Final = 0x200
 XLOADFLAG_NAMES: Final = {

@@ -5,6 +5,8 @@ Port 0x80 is the PC's POST port; 0x402 is the debug console of Bochs and QEMU (i
 
 from typing import Final, NamedTuple
 
+from .layout import Layout
+
 ROM_MARK: Final = b"pvhboot\0"  # the last bytes of every ROM that pvhboot builds
 
 POST_PORT: Final = 0x80
@@ -16,12 +18,27 @@ FW_CFG: Final = "fw_cfg"  # from QEMU's fw_cfg (abi/fw_cfg.py)
 
 ACPI: Final = "acpi"  # and with ACPI tables
 
-# Marks of a boot's time, in builds that have them: the ports and values that existing scripts for QEMU's boot time look for.
+# Marks of a boot's time: the ports and values that existing scripts for QEMU's boot time look for, and what those call them.
+# Source: benchmark.h and qemu-perf-script.py of github.com/stefano-garzarella/qemu-boot-time, after qboot's benchmark.h.
 MARK_FIRMWARE_PORT: Final = 0xF5
 MARK_LINUX_PORT: Final = 0xF4
 MARK_FIRMWARE_START: Final = 1  # the first instruction
-MARK_LINUX_FW_CFG: Final = 2  # the jump to a bzImage
+MARK_LINUX_FW_CFG: Final = 2  # the jump to a bzImage that came by fw_cfg
+MARK_LINUX_BOOT: Final = 3  # the jump to a bzImage of an option ROM's
 MARK_LINUX_PVH: Final = 4  # the jump to a PVH kernel
+MARK_FIRMWARE_BOOT: Final = 5  # a firmware is set up and looks for what to boot
+MARK_LINUX_KERNEL: Final = 6  # start_kernel
+MARK_LINUX_USER: Final = 7  # init is about to be executed
+MARKER_PORTS: Final = (MARK_FIRMWARE_PORT, MARK_LINUX_PORT)  # either has any value
+MARKER_NAMES: Final = {
+    MARK_FIRMWARE_START: "fw_start",
+    MARK_LINUX_FW_CFG: "linux_start_fwcfg",
+    MARK_LINUX_BOOT: "linux_start_boot",
+    MARK_LINUX_PVH: "linux_start_pvhboot",
+    MARK_FIRMWARE_BOOT: "fw_do_boot",
+    MARK_LINUX_KERNEL: "linux_start_kernel",
+    MARK_LINUX_USER: "linux_start_user",
+}
 
 PREFIX: Final = "pvhboot"
 PANIC_PREFIX: Final = f"{PREFIX} panic"
@@ -107,6 +124,18 @@ PANICS: Final = (
     Panic(0xF9, "BOOT_PROTOCOL", "the kernel is a zImage, or its boot protocol is older than 2.06", (FW_CFG,)),
     Panic(0xFA, "SETUP_DATA", "the kernel's setup_data is too long, or does not lie in RAM", (FW_CFG,)),
 )
+
+
+class AllocatedFile(NamedTuple):
+    """An entry of the firmware's own list of what it has put into memory for the table-loader: physical addresses of the file's
+    name and of the file, and its size in bytes."""
+
+    name: int
+    address: int
+    size: int
+
+
+ALLOCATED_FILE: Final = Layout(AllocatedFile, "III", "ALLOCATED")
 
 
 def post_message(post: Post) -> str:

@@ -91,6 +91,9 @@ PAGE_SIZE: Final = 0x1000  # bytes
 IO_PORTS: Final = 1 << 16  # SDM volume 1, 19.3
 REAL_SEGMENT: Final = 1 << 16  # bytes that an offset of 16 bits reaches
 HLT: Final = b"\xf4"  # the instruction
+CPUID: Final = b"\x0f\xa2"
+RDTSC: Final = b"\x0f\x31"
+RDTSCP: Final = b"\x0f\x01\xf9"
 INSTRUCTION_MAX: Final = 15  # bytes; a longer one is #GP: SDM volume 2A, 2.3.11
 FLAT_LIMIT: Final = 0xFFFFFFFF
 
@@ -145,8 +148,23 @@ def segment_from_attributes(selector: int, base: int, limit: int, attributes: in
 
 # The legacy MTRRs: CPUID.01H:EDX says whether there are any.
 CPUID_FEATURES_LEAF: Final = 1
+CPUID_1_EDX_TSC: Final = 1 << 4
 CPUID_1_EDX_MTRR: Final = 1 << 12
+CPUID_1_ECX_RDRAND: Final = 1 << 30
+
+# CPUID.01H:EBX has the number of logical processors of the package and the local APIC's ID in its upper two bytes; of the
+# leaves for extended topology EDX is the ID (SDM volume 2A, "CPUID").
+CPUID_1_EBX_ID: Final = 0xFF << 24
+CPUID_1_EBX_COUNT: Final = 0xFF << 16
+CPUID_1_EBX_COUNT_ONE: Final = 1 << 16
+CPUID_TOPOLOGY_LEAVES: Final = (0x0B, 0x1F)
 MSR_EFER: Final = 0xC0000080
+# SYSCALL: its selectors, its entry in 64-bit mode, the flags that it clears (SDM volume 3A, 6.8.8).
+MSR_STAR: Final = 0xC0000081
+MSR_LSTAR: Final = 0xC0000082
+MSR_FMASK: Final = 0xC0000084
+MSR_TSC_AUX: Final = 0xC0000103  # what RDTSCP leaves in ECX
+STAR_SYSCALL_SHIFT: Final = 32  # CS; SS is the descriptor behind it
 MSR_MTRR_DEF_TYPE: Final = 0x2FF
 # Those that a piece of firmware could change to lasting effect, by the names of the SDM.
 KEPT_MSRS: Final = {"IA32_MTRR_DEF_TYPE": MSR_MTRR_DEF_TYPE, "IA32_PAT": 0x277, "IA32_EFER": MSR_EFER, "IA32_APIC_BASE": 0x1B}

@@ -1,7 +1,7 @@
 """Who answers, in which widths, and what is recorded."""
 
 import pytest
-from pvhboot.emu.bus import Access, Bus
+from pvhboot.emu.bus import Access, Bus, Deferred
 from pvhboot.shim.errors import BootError
 
 
@@ -89,3 +89,23 @@ def test_a_memory_window_moves():
     assert (bus.memory_read(0xB0000010, 4), bus.memory_read(0xE0000010, 8)) == (0xFFFFFFFF, 9)
     bus.move_memory("ecam", device, None)
     assert bus.memory_read(0xE0000010, 1) == 0xFF
+
+
+@pytest.mark.parametrize("first", ["read", "write"])
+def test_a_deferred_device_is_made_once_and_when_it_is_asked(first):
+    made = []
+
+    def make():
+        made.append(Memory())
+        return made[-1]
+
+    bus = Bus("ones")
+    bus.claim_ports(0x70, 2, "late", Deferred(make))
+    assert bus.devices == ["late"]
+    assert made == []
+    if first == "read":
+        assert bus.port_read(0x71, 1) == 1
+    bus.port_write(0x71, 1, 7)
+    assert bus.port_read(0x71, 1) == 7
+    assert [device.data for device in made] == [{(1, 1): 7}]
+    assert {access.device for access in bus.log} == {"late"}
