@@ -17,7 +17,8 @@ from ..reasons import CONSOLE, HANDOFF
 
 
 class Until(NamedTuple):
-    """Where a run is meant to end: `kind` is handoff, console (when COM1 has printed `text`) or exit (by the guest)."""
+    """Where a run is meant to end: `kind` is handoff, console (when COM1 has printed `text`), exit (by the guest) or left (by
+    whoever sits at the console, or by the guest's exit or reset)."""
 
     kind: str
     text: str = ""
@@ -288,7 +289,7 @@ def code_at(cpu: Cpu, memory: ReadableMemory, linear: int) -> bytes:
 
 
 def halt_detail(eflags: int) -> str:
-    """What a Stop says of a hlt: no engine's board has an interrupt that would end it."""
+    """What a Stop says of a hlt that no interrupt ends."""
     return f"hlt with interrupts {'on, but nothing here raises one' if eflags & EFLAGS_IF else 'off'}"
 
 

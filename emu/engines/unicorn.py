@@ -6,6 +6,7 @@ to the ROM is dropped and recorded.
 When a store to the chipset changes what lies below 1 MiB, the code that is translated there already (to the next jump, at most)
 is executed as it was; under paging so is code over which a device has written.
 Instructions are counted up to the handoff, each iteration of a rep as one.
+A board with interrupts has a time of its own (unicorn_pace.py), and a processor for an operating system (unicorn_system.py).
 """
 
 from collections.abc import Iterator

@@ -30,6 +30,7 @@ _EFER: Final = 632
 _ERROR_CODE: Final = 0x1530
 _EXCEPTION_IS_INT: Final = 0x1534
 _OLD_EXCEPTION: Final = 0x15A0
+_INTERCEPTS: Final = 0x15B8
 _SIZE: Final = 5608
 
 _ORDER: Final = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr", "gdtr", "idtr")
@@ -44,10 +45,12 @@ _STATE: Final = struct.Struct(
 
 # What QEMU's translator derives from segments and modes, and keeps in `hflags`.
 _HF_CPL: Final = 3
+_HF_INHIBIT_IRQ: Final = 1 << 3
 _HF_CS32: Final = 1 << 4
 _HF_SS32: Final = 1 << 5
 _HF_ADDSEG: Final = 1 << 6
 _HF_CS64: Final = 1 << 15
+_HF_GUEST: Final = 1 << 21
 _HFLAGS_REAL_MODE: Final = _HF_ADDSEG
 _NO_EXCEPTION: Final = -1
 
@@ -114,6 +117,7 @@ class LiveContext:
     efer = _Field(_EFER, "Q")
     error_code, is_software_interrupt = _Field(_ERROR_CODE, "i"), _Field(_EXCEPTION_IS_INT, "i")
     old_exception = _Field(_OLD_EXCEPTION, "i")  # which is being delivered: an exception is judged by it
+    intercepts = _Field(_INTERCEPTS, "Q")  # of SVM: instructions that are told as an exception, if this is a virtual machine
     general, control = _Registers(_GPR, _GENERAL), _Registers(_CR, _CONTROL)  # RAX to R15 as they are encoded; CR0 to CR4
 
     def __init__(self, uc: Any) -> None:
@@ -138,12 +142,26 @@ class LiveContext:
     def restore(self) -> None:
         """The engine goes on from here, and takes the next exception for one of its own."""
         self.old_exception = _NO_EXCEPTION
+        self.is_software_interrupt = 0  # where it stays set, an intercept is told with the instruction pointer of an int n
         self._uc.context_restore(self._context)
 
     @property
     def cpl(self) -> int:
         """The current privilege level."""
         return self.hflags & _HF_CPL
+
+    def be_virtual(self) -> None:
+        """From now on `intercepts` count."""
+        self.hflags |= _HF_GUEST
+
+    @property
+    def is_shadowed(self) -> bool:
+        """Behind an sti or a load of SS: no interrupt is taken before the next instruction is over."""
+        return bool(self.hflags & _HF_INHIBIT_IRQ)
+
+    def end_shadow(self) -> None:
+        """An interrupt may be taken now."""
+        self.hflags &= ~_HF_INHIBIT_IRQ
 
     @property
     def bits(self) -> int:
@@ -271,8 +289,7 @@ def has_mtrr() -> bool:
 
     uc = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
     uc.mem_map(0, x86.PAGE_SIZE)
-    cpuid = b"\x0f\xa2"
-    uc.mem_write(0, cpuid)
+    uc.mem_write(0, x86.CPUID)
     uc.reg_write(const.UC_X86_REG_RAX, x86.CPUID_FEATURES_LEAF)
-    uc.emu_start(0, len(cpuid))
+    uc.emu_start(0, len(x86.CPUID))
     return bool(uc.reg_read(const.UC_X86_REG_RDX) & x86.CPUID_1_EDX_MTRR)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from math import inf
 from typing import Any, Final
 
 from pvhboot.shim.abi import interrupts, paging, x86
@@ -12,15 +13,18 @@ from pvhboot.shim.errors import BootError, UnavailableError
 from ..board import Board
 from ..handoff import Handoff
 from ..reasons import FAULT, HALT, LIMIT
+from ..weakly import weakly
 from .base import ENCODED, GENERAL, GENERAL_64, Limits, State, Stop, Watch, halt_detail
 from .interrupt import stopping_at_interrupt
 from .names import UNICORN
 from .unicorn_context import LiveContext, has_mtrr, read_context, require_layout, write_reset_state
 from .unicorn_exceptions import Exceptions
 from .unicorn_memory import MemoryMap
+from .unicorn_pace import Pace
+from .unicorn_system import TIME_ASKED, add_system_calls, choose_processor, intercept_time, tell_time
 
 _SLICE_MICROSECONDS: Final = 100_000  # between two looks at the clock, and at Ctrl-C, where no hook looks at them
-_CLOCK_EVERY: Final = 4096  # instructions between two looks at the clock, where they are counted
+_CLOCK_EVERY: Final = 4096  # accesses, and where they are counted instructions, between two looks at the clock
 
 _WRITABLE: Final = {
     **{name: f"R{name[1:].upper()}" for name in (*GENERAL, "eip")},
@@ -49,7 +53,7 @@ class UnicornCpu:
         self._board, self.limits = board, limits
         self._seconds_left, self._deadline = limits.seconds, 0.0
         self.stop: Stop | None = None
-        self.instructions = 0
+        self.instructions = self._served = 0
         self._watches: tuple[Watch, ...] = ()
         self._places: Callable[[int], bool] = _nowhere
         self._from: int | None = None
@@ -61,20 +65,36 @@ class UnicornCpu:
         self._hooked: tuple[frozenset[int], frozenset[tuple[int, int]]] | None = frozenset(), frozenset()
         require_layout()
         self.uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
+        if board.interrupts is not None:
+            choose_processor(self.uc)
         # No address ends a run: one that the guest has not mapped would disturb its exceptions.
         self.uc.ctl_exits_enabled(True)
         self.uc.ctl_set_exits([])
         self._map = MemoryMap(self.uc, board.memory, self._on_load, self._on_store)
         self._exceptions = Exceptions(self.uc, board.memory, board.bus)
         self._hook()
+        self._pace: Pace | None = None
+        if board.interrupts is not None:
+            board.bus  # noqa: B018 - the controllers come with it
+            self._pace = Pace(self.uc, board, self._exceptions)
+            board.clock.drive(self._since, self._call)
+            assert board.apic is not None
+            board.apic.told = self._call
+            add_system_calls(self.uc)
         board.memory.listeners.append(self._on_host_write)
         board.memory.map_listeners.append(self._map.update)
         write_reset_state(self.uc)
+        if self._pace is not None:
+            intercept_time(self.uc)
 
     def let_go(self) -> None:
         """The board's memory may be used again: it does not tell this CPU any more of what is written to it."""
         self._board.memory.listeners.remove(self._on_host_write)
         self._board.memory.map_listeners.remove(self._map.update)
+        self._map.let_go()
+        if self._board.apic is not None:
+            self._board.clock.let_go()
+            self._board.apic.told = None
 
     def run_to(self, places: Collection[int] | Callable[[int], bool], *, counting: bool = True) -> bool:
         """See Cpu."""
@@ -98,15 +118,39 @@ class UnicornCpu:
         if self._stale:
             self._stale = False
             self.uc.ctl_flush_tb()
-        self._deadline = time.monotonic() + self._seconds_left
+        self._deadline = self._board.deadline = time.monotonic() + self._seconds_left
         while self.stop is None and not self._reached and not self._pausing:
+            if self._pace is not None:
+                self._go_on(self._pace)
+                continue
             self._start(0 if self._hooked is None else _SLICE_MICROSECONDS)
             if not self._reached and not self._pausing and self.stop is None:
                 if self._hooked is None or not self.uc.query(self._unicorn.UC_QUERY_TIMEOUT):
                     self.stop = self._halted()
                 self._check_clock()
         self._seconds_left = self._deadline - time.monotonic()
+        self._board.deadline = inf
         return self._reached
+
+    def _go_on(self, pace: Pace) -> None:
+        """On a board with interrupts: for a slice of time."""
+        self.stop = pace.take()
+        if self.stop is None and not pace.halted:
+            pace.run(lambda count: self._start(0, count))
+            if pace.halted and (self._reached or self._pausing or self.stop is not None):
+                pace.wake()
+        elif self.stop is None and not pace.sleep():
+            self.stop = self._halted()
+        pace.poll()
+        self._after_access()
+        self._check_clock()
+
+    def _since(self) -> int:
+        return 0 if self._pace is None else self._pace.since()
+
+    def _call(self) -> None:
+        if self._pace is not None:
+            self._pace.call()
 
     def pause(self) -> None:
         """See Cpu."""
@@ -160,16 +204,17 @@ class UnicornCpu:
             hooks = [(self._on_place, place, place) for place in places]
             hooks += [(self._on_watched, start, end - 1) for start, end in spans]
         kind = self._unicorn.UC_HOOK_CODE
-        self._code_hooks = [self.uc.hook_add(kind, told, None, begin, end) for told, begin, end in hooks]
+        self._code_hooks = [self.uc.hook_add(kind, weakly(told), None, begin, end) for told, begin, end in hooks]
         self._hooked = hooked
         self.uc.ctl_flush_tb()
 
-    def _start(self, microseconds: int) -> None:
-        """Executes until a hook stops it, the slice is over (0: there is none), or the CPU halts or faults."""
+    def _start(self, microseconds: int, count: int = 0) -> None:
+        """Executes until a hook stops it, the slice is over (of time or instructions; 0: there is none), or the CPU halts or
+        faults."""
         rip = self.uc.reg_read(self._const.UC_X86_REG_RIP)
         with stopping_at_interrupt(self.uc.emu_stop):
             try:
-                self.uc.emu_start(rip, 0, timeout=microseconds)
+                self.uc.emu_start(rip, 0, timeout=microseconds, count=count)
             except self._unicorn.UcError as error:
                 if self.stop is None and self._raised is None:
                     self.stop = self._fault(error)
@@ -178,22 +223,24 @@ class UnicornCpu:
             raise raised
 
     def _hook(self) -> None:
-        unicorn, const = self._unicorn, self._const
-        self.uc.hook_add(unicorn.UC_HOOK_INSN, self._on_in, None, 1, 0, const.UC_X86_INS_IN)
-        self.uc.hook_add(unicorn.UC_HOOK_INSN, self._on_out, None, 1, 0, const.UC_X86_INS_OUT)
-        self.uc.hook_add(unicorn.UC_HOOK_INTR, self._on_exception)
-        self.uc.hook_add(unicorn.UC_HOOK_INSN_INVALID, self._on_invalid)
-        self.uc.hook_add(unicorn.UC_HOOK_MEM_WRITE_PROT, self._on_rom_write)
+        unicorn, const, add = self._unicorn, self._const, self.uc.hook_add
+        # Unicorn's own callbacks are cycles: what they held would stay, and with it the guest's memory.
+        add(unicorn.UC_HOOK_INSN, weakly(self._on_in), None, 1, 0, const.UC_X86_INS_IN)
+        add(unicorn.UC_HOOK_INSN, weakly(self._on_out), None, 1, 0, const.UC_X86_INS_OUT)
+        add(unicorn.UC_HOOK_INTR, weakly(self._on_exception))
+        add(unicorn.UC_HOOK_INSN_INVALID, weakly(self._on_invalid))
+        add(unicorn.UC_HOOK_MEM_WRITE_PROT, weakly(self._on_rom_write))
 
-    def _on_instruction(self, uc: Any, address: int, size: int, _data: Any) -> None:
+    def _on_instruction(self, _uc: Any, address: int, size: int, _data: Any) -> None:
         # What ends the run within an instruction has the next one told all the same.
         if self.stop is not None or self._pausing or self._is_place(address) or self._steps == 0:
             self._pausing = True
-            uc.emu_stop()
+            self._stop_before()
             return
         limit = self.limits.instructions
         if limit is not None and self.instructions >= limit:
             self.end(Stop(LIMIT, self.limits.instructions_over, address))
+            self._stop_before()
             return
         self.instructions += 1
         if self._steps is not None:
@@ -202,9 +249,15 @@ class UnicornCpu:
         if not self.instructions % _CLOCK_EVERY:
             self._check_clock()
 
-    def _on_place(self, uc: Any, address: int, _size: int, _data: Any) -> None:
+    def _on_place(self, _uc: Any, address: int, _size: int, _data: Any) -> None:
         if self._is_place(address):
-            uc.emu_stop()
+            self._stop_before()
+
+    def _stop_before(self) -> None:
+        """Within the hook of an instruction: it is not executed."""
+        if self._pace is not None:
+            self._pace.uncount()
+        self.uc.emu_stop()
 
     def _on_watched(self, _uc: Any, address: int, size: int, _data: Any) -> None:
         if not self._reached:
@@ -261,6 +314,9 @@ class UnicornCpu:
             self.uc.ctl_remove_cache(paddr, paddr + size)
 
     def _on_exception(self, _uc: Any, vector: int, _data: Any) -> None:
+        if vector == TIME_ASKED:
+            tell_time(self.uc, self._exceptions, self._board.clock.look())
+            return
         if (stop := self._exceptions.take(vector)) is not None:
             self.end(stop)
         self._after_access()  # a frame may go to where no memory is
@@ -273,6 +329,9 @@ class UnicornCpu:
 
     def _after_access(self) -> None:
         board, limit = self._board, self.limits.exits
+        self._served += 1
+        if not self._served % _CLOCK_EVERY:  # each takes as long as very many instructions
+            self._check_clock()
         if board.stop is not None:
             self.end(Stop(board.stop.reason, board.stop.detail, self.linear_ip(), board.stop.value))
         elif limit is not None and board.bus.accesses >= limit:
@@ -282,6 +341,7 @@ class UnicornCpu:
         """See Cpu."""
         if self.stop is None:
             self.stop = stop
+        self._call()
         self.uc.emu_stop()
 
     def _check_clock(self) -> None:
@@ -364,8 +424,11 @@ class UnicornCpu:
         msr, beside = self._const.UC_X86_REG_MSR, (x86.MSR_MTRR_DEF_TYPE, *x86.MTRRS)  # the context has all but these
         msrs = [(number, self.uc.reg_read(msr, number)) for number in beside]
         held = self.stop, self.instructions, self._seconds_left, self._exceptions.delivered
+        pace_back = None if self._pace is None else self._pace.save()
 
         def back() -> None:
+            if pace_back is not None:
+                pace_back()
             paged = (saved.cr0 | LiveContext(self.uc).cr0) & x86.CR0_PG
             saved.restore()
             for pair in msrs:
@@ -413,4 +476,6 @@ class UnicornCpu:
     def counts(self) -> dict[str, int]:
         """See Cpu."""
         delivered = {"exceptions": self._exceptions.delivered} if self._exceptions.delivered else {}
+        if self._pace is not None:
+            delivered |= {"executed": self._pace.executed, "interrupts": self._pace.interrupts}
         return {"instructions": self.instructions, **delivered, **self._board.bus.counts}

@@ -1,5 +1,5 @@
-"""Delivers exceptions and software interrupts on Unicorn, which leaves that to who uses it: through the guest's IDT (in real
-mode its table of vectors) as the processor would.
+"""Delivers exceptions, software interrupts and interrupts on Unicorn, which leaves that to who uses it: through the guest's IDT
+(in real mode its table of vectors) as the processor would.
 
 Intel SDM volume 3A, chapter 7: gates, privilege changes with the stacks of the TSS and its IST, error codes, stack frames,
 double and triple faults. Not as hardware: no task gates, no check of a frame against its segment's limit, no shadow stacks;
@@ -27,15 +27,23 @@ _CANONICAL_BITS: Final = 48  # of a linear address: those above are as the highe
 
 class Event(NamedTuple):
     """What is to be delivered: a vector, and the error code of one that has it. `length`: of int n, int3 or into, that has been
-    executed; 0 for what the processor itself raises."""
+    executed; 0 for what the processor itself raises. `external`: an interrupt, from outside of the processor."""
 
     vector: int
     error_code: int = 0
     length: int = 0
+    external: bool = False
+
+    @property
+    def is_exception(self) -> bool:
+        """The processor itself raises it: it may have an error code, and what it comes to may be a double fault."""
+        return not self.length and not self.external
 
     @property
     def name(self) -> str:
         """For a person."""
+        if self.external:
+            return f"interrupt {self.vector:#x}"
         if self.length and self.vector not in (abi.BP, abi.OF):
             return f"int {self.vector:#x}"
         return abi.VECTOR_NAMES.get(self.vector, f"exception {self.vector:#x}")
@@ -73,7 +81,7 @@ def deliver(event: Event, cpu: LiveContext, eflags: int, memory: LinearMemory) -
             return _Delivery(event, cpu, eflags, memory).run()
         except _Fault as fault:
             began = began or fault.why
-            if event.vector == abi.DF and not event.length:
+            if event.vector == abi.DF and event.is_exception:
                 raise UndeliverableError(f"{began}: a triple fault") from None
             if fault.address is not None:
                 cpu.cr2 = fault.address
@@ -83,7 +91,7 @@ def deliver(event: Event, cpu: LiveContext, eflags: int, memory: LinearMemory) -
 
 def _combined(first: Event, second: Event) -> Event:
     """SDM volume 3A, table 7-5."""
-    if not first.length:
+    if first.is_exception:
         contributory = second.vector in abi.CONTRIBUTORY
         if first.vector in abi.CONTRIBUTORY and contributory:
             return Event(abi.DF)
@@ -271,10 +279,10 @@ class _Delivery:
         event, cpu, eflags = self._event, self._cpu, self._eflags
         if event.length:
             eflags &= ~x86.EFLAGS_RF
-        elif event.vector not in abi.TRAPS_AND_ABORTS:
+        elif event.is_exception and event.vector not in abi.TRAPS_AND_ABORTS:
             eflags |= x86.EFLAGS_RF
         frame = [eflags, cpu.segment("cs").selector, cpu.rip]
-        return [*frame, event.error_code] if event.vector in abi.HAS_ERROR_CODE and not event.length else frame
+        return [*frame, event.error_code] if event.vector in abi.HAS_ERROR_CODE and event.is_exception else frame
 
     def _push(self, values: Sequence[int], size: int, pointer: int, base: int, mask: int, level: int) -> int:
         """The stack pointer behind the last value, as far as `mask` has it."""

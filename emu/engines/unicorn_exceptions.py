@@ -32,14 +32,28 @@ class Exceptions:
         cpu = LiveContext(self._uc)
         memory = _linear_memory(self._physical, cpu)
         length = _length(memory, cpu.linear_ip, vector) if cpu.is_software_interrupt else 0
-        event = Event(vector, cpu.error_code, length)
-        began = Stop(FAULT, _described(event, cpu.cr2), cpu.linear_ip - length)
+        stop = self._deliver(Event(vector, cpu.error_code, length), cpu, memory)
+        self.delivered += stop is None
+        return stop
+
+    def interrupt(self, vector: int, cpu: LiveContext) -> Stop | None:
+        """Between two instructions, the engine's context being `cpu`: the same with an interrupt."""
+        return self._deliver(Event(vector, external=True), cpu, _linear_memory(self._physical, cpu))
+
+    def starts_with(self, cpu: LiveContext, code: bytes) -> bool:
+        """Whether the next instruction has these first bytes."""
+        try:
+            return _linear_memory(self._physical, cpu).read(cpu.linear_ip, len(code)) == code
+        except PageFaultError:
+            return False
+
+    def _deliver(self, event: Event, cpu: LiveContext, memory: LinearMemory) -> Stop | None:
+        began = Stop(FAULT, _described(event, cpu.cr2), cpu.linear_ip - event.length)
         try:
             deliver(event, cpu, cpu.all_eflags(), memory)
         except UndeliverableError as error:
             return began._replace(detail=f"{began.detail}, and {error}")
         cpu.restore()
-        self.delivered += 1
         return None
 
     def find(self, linear: int) -> int | None:
@@ -101,8 +115,8 @@ def _length(memory: LinearMemory, after: int, vector: int) -> int:
 
 def _described(event: Event, cr2: int) -> str:
     words = event.name
-    if event.vector == interrupts.PF:
+    if event.vector == interrupts.PF and event.is_exception:
         words += f" at {cr2:#x}"
-    if event.vector in interrupts.HAS_ERROR_CODE:
+    if event.vector in interrupts.HAS_ERROR_CODE and not event.external:
         words += f" (error code {event.error_code:#x})"
     return words

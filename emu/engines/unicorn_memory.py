@@ -18,6 +18,11 @@ class _Piece(NamedTuple):
     memory: Region | None
 
 
+class _Bus(NamedTuple):
+    load: Callable[[int, int], int]
+    store: Callable[[int, int, int], None]
+
+
 class MemoryMap:
     """RAM and ROM share the board's memory; every other physical address is the bus's: `load` (address, bytes) and `store`
     (address, bytes, value) are called for it."""
@@ -25,7 +30,7 @@ class MemoryMap:
     def __init__(
         self, uc: Any, memory: GuestMemory, load: Callable[[int, int], int], store: Callable[[int, int, int], None]
     ) -> None:
-        self._uc, self._memory, self._load, self._store = uc, memory, load, store
+        self._uc, self._memory, self._bus = uc, memory, [_Bus(load, store)]
         self._mapped: set[_Piece] = set()
         self.update()
 
@@ -51,13 +56,17 @@ class MemoryMap:
                     self._uc.mem_protect(start, end - start, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
         self._mapped = wanted
 
+    def let_go(self) -> None:
+        """The bus is not asked any more."""
+        self._bus.clear()  # to unmap would take Unicorn seconds: it looks at every page
+
     def _map_bus(self, start: int, end: int) -> None:
-        load, store = self._load, self._store
+        bus = self._bus  # and nothing else that is held here: Unicorn never lets go of its callbacks
 
         def on_read(_uc: Any, offset: int, size: int, _data: Any) -> int:
-            return load(start + offset, size)
+            return bus[0].load(start + offset, size)
 
         def on_write(_uc: Any, offset: int, size: int, value: int, _data: Any) -> None:
-            store(start + offset, size, value)
+            bus[0].store(start + offset, size, value)
 
         self._uc.mmio_map(start, end - start, on_read, None, on_write, None)

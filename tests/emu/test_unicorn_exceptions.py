@@ -19,6 +19,7 @@ from pvhboot.loader.plan import make_plan
 from pvhboot.shim.abi import x86
 from pvhboot.shim.abi.fw_cfg import FW_CFG_DMA_PORT as DMA_PORT
 from pvhboot.shim.assembler import assemble
+from pvhboot.shim.blob import Blob
 from pvhboot.shim.image import asm_source, build
 from pvhboot.shim.machines import BARE, MIB, MICROVM
 from pvhboot.shim.source import Unit
@@ -489,7 +490,7 @@ def real_mode_rom() -> tuple[bytes, Mapping[str, int]]:
 @pytest.mark.usefixtures("plain_qemu")
 def test_real_mode_has_its_vectors() -> None:
     rom, labels = real_mode_rom()
-    blob = default_blob(MICROVM)._replace(data=rom)
+    blob = Blob(rom, *default_blob(MICROVM).description)
     said = []
     for engine in ("unicorn", "qemu"):
         with Kernel.from_bytes(forge.elf_of({forge.CODE: b"\xf4"}), "guest") as kernel:
