@@ -14,6 +14,9 @@ from pvhboot.emu.engines.kvm import uapi
         (uapi.KVM_SET_USER_MEMORY_REGION, uapi.KvmUserspaceMemoryRegion, 32),
         (uapi.KVM_SET_GUEST_DEBUG, uapi.KvmGuestDebug, 72),
         (uapi.KVM_TRANSLATE, uapi.KvmTranslation, 24),
+        (uapi.KVM_IRQ_LINE, uapi.KvmIrqLevel, 8),
+        (uapi.KVM_CREATE_PIT2, uapi.KvmPitConfig, 64),
+        (uapi.KVM_GET_MP_STATE, uapi.KvmMpState, 4),
     ],
 )
 def test_a_structure_has_the_size_in_its_ioctl_number(request_number, structure, size):
@@ -51,6 +54,10 @@ def test_the_ioctl_number_of_an_open_ended_structure_has_the_size_of_its_head(re
         (uapi.KVM_GET_MSRS, 0xC008AE88),
         (uapi.KVM_SET_CPUID2, 0x4008AE90),
         (uapi.KVM_SET_GUEST_DEBUG, 0x4048AE9B),
+        (uapi.KVM_CREATE_IRQCHIP, 0xAE60),
+        (uapi.KVM_IRQ_LINE, 0x4008AE61),
+        (uapi.KVM_CREATE_PIT2, 0x4040AE77),
+        (uapi.KVM_GET_MP_STATE, 0x8004AE98),
     ],
 )
 def test_ioctl_numbers(request_number, literal):
@@ -116,3 +123,8 @@ def test_offsets_of_the_union_from_the_start_of_kvm_run(field, offset):
 
 def test_the_union_ends_where_the_kernel_continues():
     assert sizeof(uapi.KvmRun) == 288
+
+
+@pytest.mark.parametrize(("field", "offset"), [("kvm_valid_regs", 288), ("kvm_dirty_regs", 296), ("regs", 304), ("sregs", 448)])
+def test_offsets_of_the_registers_in_kvm_run(field, offset):
+    assert sizeof(uapi.KvmRun) + getattr(uapi.KvmSyncRegs, field).offset == offset

@@ -1,10 +1,9 @@
 """A CPU on KVM, with a board around it."""
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from math import inf
 from typing import Final
 
 from pvhboot.shim.abi import paging
@@ -12,6 +11,8 @@ from pvhboot.shim.abi.x86 import (
     ADDRESS_4G,
     CPUID_1_EDX_MTRR,
     CPUID_FEATURES_LEAF,
+    CR0_PG,
+    EFLAGS_IF,
     HLT,
     MSR_MTRR_DEF_TYPE,
     RESET_VECTOR,
@@ -26,9 +27,10 @@ from ...reasons import FAULT, HALT, LIMIT, RESET
 from ..base import ENCODED, GENERAL, GENERAL_64, STATE_SEGMENTS, Limits, State, Stop, Watch, code_at, halt_detail
 from ..names import KVM
 from . import uapi
-from .vm import BREAKPOINTS, Vcpu, segment
+from .device import Ioctls
+from .ticks import ticker, ticking
+from .vcpu import BREAKPOINTS, Vcpu, segment
 
-TICK: Final = 0.1  # seconds; how late a limit of time, or a pause, may take effect
 _SEGMENTS: Final = (*SEGMENT_NAMES, "tr")
 _WRITABLE: Final = {
     **{name: f"r{name[1:]}" for name in (*GENERAL, "eip", "eflags")},
@@ -36,31 +38,17 @@ _WRITABLE: Final = {
 }
 _CONTROL: Final = ("cr0", "cr3", "cr4", "efer")
 _STATE_GENERAL: Final = tuple(_WRITABLE[name] for name in (*ENCODED, *GENERAL_64))  # as in STATE_REGISTERS
+_SYSTEM_EVENTS: Final = {
+    uapi.KVM_SYSTEM_EVENT_SHUTDOWN: "the guest asked KVM to switch it off",
+    uapi.KVM_SYSTEM_EVENT_CRASH: "the guest told KVM that it has crashed",
+}
+_EXITS: Final = {
+    uapi.KVM_EXIT_IO: "io",
+    uapi.KVM_EXIT_MMIO: "mmio",
+    uapi.KVM_EXIT_HLT: "hlt",
+    uapi.KVM_EXIT_DEBUG: "debug",
+}
 _STATE_SEGMENTS: Final = tuple("ldt" if name == "ldtr" else name for name in STATE_SEGMENTS)
-
-
-def require_main_thread() -> None:
-    """BootError elsewhere: a timer's signals bring KVM_RUN back, and those go to the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        raise BootError("the kvm engine runs in the main thread only: elsewhere no signal can end an endless loop")
-
-
-@contextmanager
-def _ticks() -> Iterator[None]:
-    """A signal every TICK seconds that does nothing but bring KVM_RUN back. Handler and timer are restored at the end."""
-    require_main_thread()
-    started = time.monotonic()
-    delay, interval = signal.setitimer(signal.ITIMER_REAL, 0)
-    handler = signal.getsignal(signal.SIGALRM)
-    try:
-        signal.signal(signal.SIGALRM, lambda _number, _frame: None)
-        signal.setitimer(signal.ITIMER_REAL, TICK, TICK)
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL if handler is None else handler)
-        if delay:  # what would have been due meanwhile is due at once
-            signal.setitimer(signal.ITIMER_REAL, max(delay - (time.monotonic() - started), 0.001), interval)
 
 
 def _bits(code_segment: uapi.KvmSegment) -> int:
@@ -72,14 +60,16 @@ class KvmCpu:
 
     sees_memory = False
 
-    def __init__(self, board: Board, limits: Limits, vcpu: Vcpu) -> None:
+    def __init__(self, board: Board, limits: Limits, vcpu: Vcpu, ioctls: Ioctls) -> None:
         self._board = board
         self.limits = limits
         self._vcpu = vcpu
+        self._ioctls = ioctls
         self.stop: Stop | None = None
         self.instructions = 0
         self._watches: tuple[Watch, ...] = ()
-        self._exits = 0
+        self._exits: dict[int, int] = {}  # by KVM's reason
+        self._interrupted = 0
         self._debugged = self._pausing = False
         self._seconds_left, self._deadline = limits.seconds, 0.0
 
@@ -135,10 +125,21 @@ class KvmCpu:
     @contextmanager
     def _running(self) -> Iterator[None]:
         self._pausing = False
-        self._deadline = time.monotonic() + self._seconds_left
-        with _ticks():
+        self._deadline = self._board.deadline = time.monotonic() + self._seconds_left
+        with ticking(), nullcontext() if self._board.input is None else self._board.input.waking(self._waker()):
             yield
         self._seconds_left = self._deadline - time.monotonic()
+        self._board.deadline = inf
+
+    def _waker(self) -> Callable[[], None]:
+        """What has KVM_RUN return, or not begin, called in another thread."""
+        tick = ticker()
+
+        def wake() -> None:
+            self._vcpu.interrupt()
+            tick()
+
+        return wake
 
     def _run_to(self, places: frozenset[int]) -> bool:
         self._vcpu.debug(places)
@@ -168,8 +169,10 @@ class KvmCpu:
             if watch.instruction is not None and watch.tells(at):
                 watch.instruction(at, 0)
         self.instructions += 1
-        # Stepped over, a hlt would be no exit (of this KVM of software), and what is behind it would be executed.
-        self._vcpu.debug((), stepping=code_at(self, self._board.memory, at)[:1] != HLT)
+        # Stepped over, a hlt would be no exit (of this KVM of software), and what is behind it would be executed. With
+        # interrupts it is none anyway.
+        stepping = self._board.interrupts is not None or code_at(self, self._board.memory, at)[:1] != HLT
+        self._vcpu.debug((), stepping=stepping)
         self._debugged = False
         while self.stop is None and not self._debugged:
             self._turn()
@@ -191,12 +194,14 @@ class KvmCpu:
         try:
             run = self._vcpu.run(completing)
         except InterruptedError:
-            self._debugged |= completing
+            if not completing:
+                return self._after_interruption()
+            self._debugged = True
             return None
         except OSError as error:
             return self._stopped(FAULT, f"KVM does not go on: {error.strerror}{self._instruction()}")
-        self._exits += 1
         reason = run.exit_reason
+        self._exits[reason] = self._exits.get(reason, 0) + 1
         if reason == uapi.KVM_EXIT_IO:
             return self._io(run.exit.io)
         if reason == uapi.KVM_EXIT_MMIO:
@@ -229,6 +234,20 @@ class KvmCpu:
             self._vcpu.set_mmio_data(size, bus.memory_read(mmio.phys_addr, size))
         return self._after_access()
 
+    def _after_interruption(self) -> Stop | None:
+        """A tick, or somebody has pressed a key."""
+        self._interrupted += 1
+        board = self._board
+        if board.input is not None:
+            board.input.poll(0)
+        if board.interrupts is not None:
+            board.clock.run_due()  # the real-time clock's: the others are KVM's own
+        if request := board.stop:
+            return self._stopped(request.reason, request.detail, request.value)
+        if board.interrupts is not None and not self._vcpu.regs().rflags & EFLAGS_IF and self._vcpu.halted:
+            return self._halt()
+        return None
+
     def _after_access(self) -> Stop | None:
         if request := self._board.stop:
             return self._stopped(request.reason, request.detail, request.value)
@@ -257,7 +276,7 @@ class KvmCpu:
             kind = exit.system_event.type
             if kind == uapi.KVM_SYSTEM_EVENT_RESET:
                 return self._stopped(RESET, "the guest asked KVM for a reset")
-            return self._stopped(FAULT, f"KVM system event {kind}")
+            return self._stopped(FAULT, _SYSTEM_EVENTS.get(kind, f"KVM system event {kind}"))
         return self._stopped(FAULT, f"KVM exit reason {reason}, which this engine has not asked for")
 
     def _internal_error(self, exit: uapi.ExitUnion) -> str:
@@ -289,7 +308,7 @@ class KvmCpu:
 
     def translate(self, linear: int) -> int | None:
         """See Cpu."""
-        return self._vcpu.translate(linear)
+        return self._vcpu.translate(linear) if self._vcpu.sregs().cr0 & CR0_PG else linear
 
     def _stopped(self, reason: str, detail: str, value: int | None = None) -> Stop:
         self._vcpu.complete()
@@ -334,7 +353,14 @@ class KvmCpu:
 
     def counts(self) -> dict[str, int]:
         """See Cpu."""
-        return dict(self._board.bus.counts) | {"kvm_exits": self._exits}
+        exits: dict[str, int] = {}
+        for reason, count in self._exits.items():
+            name = f"kvm_exits_{_EXITS.get(reason, 'other')}"
+            exits[name] = exits.get(name, 0) + count
+        if self._interrupted:
+            exits["kvm_exits_interrupted"] = self._interrupted
+        total = {"kvm_exits": sum(self._exits.values())}
+        return dict(self._board.bus.counts) | total | exits | {"kvm_ioctls": self._ioctls.made}
 
     def handoff(self) -> Handoff:
         """See Cpu."""

@@ -6,6 +6,7 @@ its emulator lacks ends the run as a fault that names the bytes. AMD's hardware 
 run says that the place is unknown. Breakpoints compare linear addresses, so paging that moves the entry would hide it.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,7 +15,8 @@ from pvhboot.shim.errors import BootError
 from ...board import Board
 from ..base import DrivenEngine, Limits
 from ..names import KVM
-from .cpu import KvmCpu, require_main_thread
+from .cpu import KvmCpu
+from .ticks import require_main_thread
 from .vm import Vm
 
 
@@ -29,5 +31,21 @@ class KvmEngine(DrivenEngine):
         if limits.instructions is not None:
             raise BootError("the kvm engine cannot count instructions: use --max-exits or --timeout")
         require_main_thread()
-        with Vm(board.memory) as vm, vm.vcpu() as vcpu:
-            yield KvmCpu(board, limits, vcpu)
+        with Vm(board.memory, interrupts=board.interrupts is not None) as vm, vm.vcpu() as vcpu, _connected(board, vm):
+            yield KvmCpu(board, limits, vcpu, vm.ioctls)
+
+
+@contextmanager
+def _connected(board: Board, vm: Vm) -> Iterator[None]:
+    """The kernel's controllers take the place of the board's, and the time of its real-time clock is the host's."""
+    if board.interrupts is None:
+        yield
+        return
+    board.has_controllers = False
+    started = time.monotonic_ns()
+    board.clock.drive(lambda: time.monotonic_ns() - started)
+    board.interrupts.connect(vm.irq_line)
+    try:
+        yield
+    finally:
+        board.interrupts.connect(lambda _number, _level: None)

@@ -22,6 +22,9 @@ KVM_CREATE_VCPU: Final = 0xAE41
 KVM_SET_USER_MEMORY_REGION: Final = 0x4020AE46
 KVM_SET_TSS_ADDR: Final = 0xAE47
 KVM_SET_IDENTITY_MAP_ADDR: Final = 0x4008AE48
+KVM_CREATE_IRQCHIP: Final = 0xAE60
+KVM_IRQ_LINE: Final = 0x4008AE61
+KVM_CREATE_PIT2: Final = 0x4040AE77
 
 # Of a vCPU.
 KVM_RUN: Final = 0xAE80
@@ -31,20 +34,24 @@ KVM_GET_SREGS: Final = 0x8138AE83
 KVM_TRANSLATE: Final = 0xC018AE85
 KVM_GET_MSRS: Final = 0xC008AE88
 KVM_SET_CPUID2: Final = 0x4008AE90
+KVM_GET_MP_STATE: Final = 0x8004AE98
 KVM_SET_GUEST_DEBUG: Final = 0x4048AE9B
 
-# What the engine cannot do without.
+# What the engine cannot do without, and an x86 host may lack: all else that it uses was there before Linux 3.7.
 REQUIRED_CAPABILITIES: Final = {
-    3: "KVM_CAP_USER_MEMORY",
-    4: "KVM_CAP_SET_TSS_ADDR",
-    7: "KVM_CAP_EXT_CPUID",
-    23: "KVM_CAP_SET_GUEST_DEBUG",
-    37: "KVM_CAP_SET_IDENTITY_MAP_ADDR",
+    74: "KVM_CAP_SYNC_REGS",
     81: "KVM_CAP_READONLY_MEM",
     136: "KVM_CAP_IMMEDIATE_EXIT",
 }
 
 KVM_MEM_READONLY: Final = 1 << 1
+
+KVM_PIT_SPEAKER_DUMMY: Final = 1 << 0  # port 0x61 is answered, too
+KVM_MP_STATE_HALTED: Final = 3
+
+# Which registers the kernel leaves in struct kvm_run.
+KVM_SYNC_X86_REGS: Final = 1 << 0
+KVM_SYNC_X86_SREGS: Final = 1 << 1
 
 KVM_GUESTDBG_ENABLE: Final = 1 << 0
 KVM_GUESTDBG_SINGLESTEP: Final = 1 << 1
@@ -73,7 +80,9 @@ KVM_EXIT_IO_OUT: Final = 1
 KVM_INTERNAL_ERROR_EMULATION: Final = 1
 KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES: Final = 1 << 0
 
+KVM_SYSTEM_EVENT_SHUTDOWN: Final = 1
 KVM_SYSTEM_EVENT_RESET: Final = 2
+KVM_SYSTEM_EVENT_CRASH: Final = 3
 
 # Pages that KVM keeps for itself on Intel hosts which cannot run real mode natively: below the largest ROM (ROM_MAX).
 IDENTITY_MAP_PADDR: Final = 0xFEFFC000  # one page
@@ -143,6 +152,24 @@ class KvmGuestDebug(Structure):
     """struct kvm_guest_debug: `debugreg` holds DR0 to DR7."""
 
     _fields_ = (("control", c_uint32), ("pad", c_uint32), ("debugreg", c_uint64 * 8))
+
+
+class KvmIrqLevel(Structure):
+    """struct kvm_irq_level: an interrupt line of both 8259A and the I/O APIC, and its level."""
+
+    _fields_ = (("irq", c_uint32), ("level", c_uint32))
+
+
+class KvmPitConfig(Structure):
+    """struct kvm_pit_config."""
+
+    _fields_ = (("flags", c_uint32), ("pad", c_uint32 * 15))
+
+
+class KvmMpState(Structure):
+    """struct kvm_mp_state: what a vCPU waits for."""
+
+    _fields_ = (("mp_state", c_uint32),)
 
 
 class KvmMsrEntry(Structure):
@@ -275,4 +302,15 @@ class KvmRun(Structure):
         ("cr8", c_uint64),
         ("apic_base", c_uint64),
         ("exit", ExitUnion),
+    )
+
+
+class KvmSyncRegs(Structure):
+    """What follows in struct kvm_run: `kvm_valid_regs` says which registers the kernel is to leave there at each exit."""
+
+    _fields_ = (
+        ("kvm_valid_regs", c_uint64),
+        ("kvm_dirty_regs", c_uint64),
+        ("regs", KvmRegs),
+        ("sregs", KvmSregs),
     )
