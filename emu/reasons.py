@@ -12,4 +12,5 @@ LIMIT: Final = "limit"
 UNCLAIMED: Final = "unclaimed"  # an access that nobody answers, on a machine whose policy is to stop
 DIVERGED: Final = "diverged"  # an access that the transcript, which is replayed, does not have there
 PAUSED: Final = "paused"  # nothing has: a test has let it go no farther
+LEFT: Final = "left"  # who sat at the console has
 DEBUGGER: Final = "debugger"  # the gdb that drove the CPU has killed the guest, or gone away

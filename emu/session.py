@@ -1,22 +1,26 @@
 """One boot from start to end: plan, place, run, check. What the command line and a test both call."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pvhboot.loader.memory import ReadableMemory
 from pvhboot.loader.plan import BootPlan
-from pvhboot.loader.recording import Recording
-from pvhboot.shim.blob import Blob
+from pvhboot.shim.blob import Blob, Place
 from pvhboot.shim.errors import BootError
 
 from .board import Board
 from .bus import Access
 from .check import Finding, check, is_clean
-from .engines.base import Engine, Limits, Run, Until, Watcher
+from .engines.base import Engine, Limits, Run, Stop, Until, Watcher
 from .engines.names import ENGINES, KVM, QEMU, UNICORN
 from .handoff import Handoff
-from .reasons import EXIT
+from .reasons import EXIT, LEFT, RESET
 from .tables import Tables, read_tables
+
+if TYPE_CHECKING:
+    from pvhboot.loader.recording import Recording
+
+    from .stats import Stats
 
 
 class Outcome(NamedTuple):
@@ -47,6 +51,23 @@ class Outcome(NamedTuple):
     def ok(self) -> bool:
         """Clean, and the run ended as asked."""
         return self.clean and self.ended_as_asked
+
+    @property
+    def stop_place(self) -> Place | None:
+        """Where the run stopped: in the firmware, or behind the handoff in the kernel, if it was not to stop there and the
+        kernel's file is still open."""
+        rip = self.run.stop.rip
+        if rip is None:
+            return None
+        place = self.blob.locate(rip)
+        if place is not None or self.ended_as_asked or self.handoff is None:
+            return place
+        from .places import Places
+
+        try:
+            return Places(self.plan, self.blob).locate(rip)
+        except BootError:
+            return None
 
 
 def get_engine(
@@ -81,16 +102,32 @@ def boot(
     until: Until,
     limits: Limits,
     on_console: Callable[[bytes], None] | None = None,
-    recording: Recording | None = None,
+    recording: "Recording | None" = None,
     watchers: Sequence[Watcher] = (),
+    stats: "Stats | None" = None,
 ) -> Outcome:
     """Boots the plan. `on_console` gets what COM1 prints as it comes; `recording` takes the place of the machine's own (not for
-    the engine qemu). Raises BootError for what host or files lack, or if the engine cannot show what a watcher wants."""
-    return boot_board(Board(plan, on_console=on_console, recording=recording), blob, engine, until, limits, watchers)
+    the engine qemu). `stats` are told where each phase ends. Raises BootError for what host or files lack, or if the engine
+    cannot show what a watcher wants."""
+    board = Board(plan, on_console=on_console, recording=recording)
+    return boot_board(board, blob, engine, until, limits, watchers, stats)
+
+
+def _is_as_asked(stop: Stop, until: Until) -> bool:
+    """Whoever sits at a console may leave at any time, and there a reset ends a session as well."""
+    if stop.reason == EXIT:
+        return stop.value == 0 and until.kind in (EXIT, LEFT)
+    return stop.reason in (until.kind, LEFT) or (stop.reason == RESET and until.kind == LEFT)
 
 
 def boot_board(
-    board: Board, blob: Blob, engine: Engine, until: Until, limits: Limits, watchers: Sequence[Watcher] = ()
+    board: Board,
+    blob: Blob,
+    engine: Engine,
+    until: Until,
+    limits: Limits,
+    watchers: Sequence[Watcher] = (),
+    stats: "Stats | None" = None,
 ) -> Outcome:
     """The same on a board that somebody else has made, for its plan. One that is not as the plan says is not for the engine
     qemu."""
@@ -98,11 +135,20 @@ def boot_board(
     seen: list[tuple[Handoff, Tables, tuple[Finding, ...]]] = []
 
     def on_handoff(handoff: Handoff) -> None:
+        if stats is not None:
+            stats.handed_over()
         seen.append((handoff, read_tables(handoff), tuple(check(handoff, plan))))
+        if stats is not None:
+            stats.checked()
 
+    if stats is not None and engine.name != QEMU:
+        stats.placed(board.memory)
+        watchers = (*watchers, stats)
     run = engine.run(board, until, limits, on_handoff, watchers)
+    if stats is not None:
+        stats.ended()
     handoff, tables, findings = seen[0] if seen else (None, None, ())
-    as_asked = run.stop.reason == until.kind and (until.kind != EXIT or run.stop.value == 0)
+    as_asked = _is_as_asked(run.stop, until)
     return Outcome(
         plan,
         blob,

@@ -1,9 +1,9 @@
 """`pvhboot boot`: one boot, reported."""
 
 import argparse
-import json
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from pvhboot.loader.plan import BootPlan
@@ -15,9 +15,10 @@ from ..engines.base import Engine, Watcher
 from ..engines.names import QEMU, UNICORN
 from ..inputs import open_kernel
 from ..outputs import Data, require_outputs, write_files
-from ..report.text import outcome_text, subject_text
+from ..reasons import HANDOFF
+from ..report.subject import subject_text
 from ..session import Outcome, boot_board, get_engine
-from .common import firmware_from, inputs_of, limits_from, recording_from
+from .common import cache_from, firmware_from, inputs_of, limits_from, recording_from
 from .transcripts import plan_of, replay_from, transcriber_from, transcript_of, until_of
 
 if TYPE_CHECKING:
@@ -25,19 +26,26 @@ if TYPE_CHECKING:
     from ..diagnosis import Diagnosis
     from ..replay import Replay
     from ..sanitizer import Sanitizer
+    from ..stats import Stats
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0 if the run ended as asked with a clean handoff, the sanitizer, if it watched, has found nothing, and a replay has gone
     as its transcript says, else 1."""
+    stats = _stats() if arguments.stats else None
     require_outputs([path for path in (arguments.record_io, arguments.coverage) if path is not None], inputs_of(arguments))
     _require_seeing(arguments)
+    _require_console(arguments)
     replay = replay_from(arguments)
     until = until_of(arguments, replay)
     limits = limits_from(arguments)
     blob = firmware_from(arguments)
+    if stats is not None:
+        stats.blob_read()
     tracing = arguments.record_io is not None
     engine = get_engine(arguments.engine, accelerator=arguments.accel, qemu_arguments=arguments.qemu_arg, tracing=tracing)
+    if stats is not None:
+        stats.imported()
     recording = recording_from(arguments)
     transcriber = transcriber_from(arguments)
     coverage = _coverage(arguments.coverage)
@@ -46,40 +54,59 @@ def run(arguments: argparse.Namespace) -> int:
         watchers.append(coverage.of(blob))
     if transcriber is not None:
         watchers.append(transcriber)
-    with open_kernel(arguments.kernel) as kernel:
+    cache = cache_from(arguments)
+    with open_kernel(arguments.kernel, cache) as kernel:
+        if stats is not None:
+            stats.kernel_opened(cache)
         plan = plan_of(arguments, kernel, blob.data, engine, recording, replay)
+        if stats is not None:
+            stats.planned()
         sanitizer = _sanitizer(plan, blob) if arguments.sanitize else None
         if sanitizer is not None:
             watchers.append(sanitizer)
         if arguments.gdb is not None:
             engine = _debugged(engine, arguments.gdb, plan, blob)
         on_console = None if arguments.json else _print_console
-        board = Board(plan, recording=recording, replay=replay, on_console=on_console)
+        # What goes on behind the handoff is an operating system, which waits for interrupts.
+        interrupts = arguments.console or (arguments.kernel is not None and until.kind != HANDOFF)
+        board = Board(plan, recording=recording, replay=replay, on_console=on_console, interrupts=interrupts)
 
         def diagnosed(outcome: Outcome) -> "Diagnosis | None":
-            """Why it failed, if it did; with a debugger at it, without making the boot again."""
+            """Why it failed, if it did; with a debugger or somebody at it, without making the boot again."""
             if outcome.ok:
                 return None
             from ..diagnosis import diagnose
 
-            afresh = None if arguments.gdb is not None else Board(plan, recording=recording, replay=replay_from(arguments))
+            afresh = None
+            if arguments.gdb is None and not arguments.console:
+                afresh = Board(plan, recording=recording, replay=replay_from(arguments), interrupts=interrupts)
             return diagnose(outcome, engine, until, limits, afresh, recording)
 
         if arguments.json:
-            outcome = boot_board(board, blob, engine, until, limits, watchers)
-            print(json.dumps(_to_json(outcome, diagnosed(outcome), sanitizer, replay), indent=2))
+            outcome = boot_board(board, blob, engine, until, limits, watchers, stats)
+            import json
+
+            print(json.dumps(_to_json(outcome, diagnosed(outcome), sanitizer, replay, stats), indent=2))
         else:
             print(f"{subject_text(plan, blob)}, engine {engine.name}", flush=True)
-            outcome = boot_board(board, blob, engine, until, limits, watchers)
+            with _console(board) if arguments.console else nullcontext():
+                outcome = boot_board(board, blob, engine, until, limits, watchers, stats)
             if outcome.console and not outcome.console.endswith(b"\n"):
                 print()
-            print(outcome_text(outcome, arguments.verbose, diagnosed(outcome)))
+            from ..report.text import outcome_text, session_text
+
+            report = session_text if arguments.console and outcome.ok else outcome_text
+            print(report(outcome, arguments.verbose, diagnosed(outcome)))
             if sanitizer is not None:
                 from ..report.sanitizer import trespasses_text
 
                 print(trespasses_text(sanitizer.findings))
             if replay is not None:
                 print("\n".join(replay.report().lines()))
+            if stats is not None:
+                from ..report.stats import stats_text
+
+                print(stats_text(stats, outcome))
         outputs: list[tuple[str, Data]] = []
         said = ""
         if arguments.record_io is not None:
@@ -105,6 +132,24 @@ def _require_seeing(arguments: argparse.Namespace) -> None:
         raise BootError("--coverage: the qemu engine does not see single instructions: use --engine unicorn")
 
 
+def _require_console(arguments: argparse.Namespace) -> None:
+    """BootError if --console does not go with the rest."""
+    if not arguments.console:
+        return
+    if arguments.engine == QEMU:
+        raise BootError("--console is for the engines unicorn and kvm: QEMU has its own (-serial mon:stdio)")
+    others = {"--json": arguments.json, "--gdb": arguments.gdb is not None, "--replay-io": arguments.replay_io is not None}
+    for option, given in others.items():
+        if given:
+            raise BootError(f"--console and {option} do not go together: leave one of them out")
+
+
+def _console(board: Board) -> AbstractContextManager[None]:
+    from ..console import at_console
+
+    return at_console(board)
+
+
 def _transcript_text(path: str, accesses: int, size: int) -> str:
     return f"transcript: {path}, {accesses} access{'' if accesses == 1 else 'es'} to devices, {size} bytes"
 
@@ -114,9 +159,13 @@ def _is_good(outcome: Outcome, sanitizer: "Sanitizer | None", replay: "Replay | 
 
 
 def _to_json(
-    outcome: Outcome, diagnosis: "Diagnosis | None", sanitizer: "Sanitizer | None", replay: "Replay | None"
+    outcome: Outcome,
+    diagnosis: "Diagnosis | None",
+    sanitizer: "Sanitizer | None",
+    replay: "Replay | None",
+    stats: "Stats | None",
 ) -> dict[str, object]:
-    """The outcome, with what the sanitizer has found and what has come of the replay."""
+    """The outcome, with what the sanitizer has found, what has come of the replay, and what it took."""
     from ..report.as_json import outcome_to_json
 
     data = outcome_to_json(outcome, diagnosis) | {"ok": _is_good(outcome, sanitizer, replay)}
@@ -124,7 +173,17 @@ def _to_json(
         data["sanitizer"] = [trespass.to_json() for trespass in sanitizer.findings]
     if replay is not None:
         data["replay"] = replay.report().to_json()
+    if stats is not None:
+        from ..report.stats import stats_to_json
+
+        data["stats"] = stats_to_json(stats, outcome)
     return data
+
+
+def _stats() -> "Stats":
+    from ..stats import Stats
+
+    return Stats.of_process()
 
 
 def _sanitizer(plan: BootPlan, blob: Blob) -> "Sanitizer":

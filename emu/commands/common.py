@@ -2,12 +2,12 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from pvhboot.loader.cache import Cache, user_directory
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.modules import LINUX, Module
 from pvhboot.loader.plan import BootPlan, make_plan
-from pvhboot.loader.recording import Recording, read_recording
 from pvhboot.loader.sizes import DEFAULT_MEMORY, parse_address, parse_memory, parse_reserved
 from pvhboot.shim.abi.e820 import E820Entry
 from pvhboot.shim.abi.firmware import FW_CFG
@@ -16,10 +16,14 @@ from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import MachineSpec, machine
 from pvhboot.shim.stock import default_blob
 
+from ..arguments import TIMEOUT_SECONDS
 from ..engines.base import STATE_REGISTERS, Limits, Until
 from ..engines.names import QEMU
 from ..inputs import read_firmware
-from ..reasons import CONSOLE, EXIT, HANDOFF
+from ..reasons import CONSOLE, EXIT, HANDOFF, LEFT
+
+if TYPE_CHECKING:
+    from pvhboot.loader.recording import Recording
 
 _INPUTS: Final = ("kernel", "initrd", "firmware", "recording", "replay_io")
 
@@ -33,12 +37,20 @@ def firmware_from(arguments: argparse.Namespace) -> Blob:
     return default_blob(machine(arguments.machine))
 
 
-def recording_from(arguments: argparse.Namespace) -> Recording | None:
+def cache_from(arguments: argparse.Namespace) -> Cache | None:
+    """This user's cache of kernels, unless there is none, or --no-cache."""
+    directory = user_directory()
+    return None if arguments.no_cache or directory is None else Cache(directory)
+
+
+def recording_from(arguments: argparse.Namespace) -> "Recording | None":
     """--recording; BootError if it does not fit --engine and --machine."""
     if arguments.recording is None:
         return None
     if arguments.engine == QEMU:
         raise BootError("--recording is for the engines unicorn and kvm: QEMU tells its firmware what it has itself")
+    from pvhboot.loader.recording import read_recording
+
     recording = read_recording(arguments.recording)
     if recording.machine != arguments.machine:
         raise BootError(f"{arguments.recording}: a recording of {recording.machine}: give --machine {recording.machine}")
@@ -46,8 +58,10 @@ def recording_from(arguments: argparse.Namespace) -> Recording | None:
 
 
 def until_from(arguments: argparse.Namespace) -> Until:
-    """--until; without it the handoff, or the exit of the built-in guest."""
+    """--until; without it the handoff, or the exit of the built-in guest, or with --console when somebody has left."""
     text: str | None = arguments.until
+    if text is None and vars(arguments).get("console"):
+        return Until(LEFT)
     if text is None:
         return Until(HANDOFF if arguments.kernel is not None else EXIT)
     if text in (HANDOFF, EXIT):
@@ -59,7 +73,7 @@ def until_from(arguments: argparse.Namespace) -> Until:
 
 
 def limits_from(arguments: argparse.Namespace) -> Limits:
-    """--max-instructions, --max-exits, --timeout."""
+    """--max-instructions, --max-exits, --timeout, of which --console needs none."""
     for name, value in (
         ("--timeout", arguments.timeout),
         ("--max-instructions", arguments.max_instructions),
@@ -67,7 +81,10 @@ def limits_from(arguments: argparse.Namespace) -> Limits:
     ):
         if value is not None and not value > 0:
             raise BootError(f"{name} {value}: give a number above 0")
-    return Limits(arguments.max_instructions, arguments.max_exits, arguments.timeout)
+    seconds = arguments.timeout
+    if seconds is None:
+        seconds = float("inf") if vars(arguments).get("console") else TIMEOUT_SECONDS
+    return Limits(arguments.max_instructions, arguments.max_exits, seconds)
 
 
 def plan_from(

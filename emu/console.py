@@ -1,0 +1,253 @@
+"""The interactive console: this terminal is COM1 of the board.
+
+A terminal becomes raw, so that the guest gets each key as it is pressed, and is restored whatever happens: by the context's
+end, by a handler before a signal ends this process, or, if it dies without a word, by a child that waits for just that.
+Anything else on standard input, a pipe or a file, is typed as it is, once the guest says by RTS that it receives; its end ends
+nothing.
+"""
+
+import os
+import select
+import signal
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import Any, Final
+
+from .board import Board
+
+ESCAPE: Final = 0x01  # Ctrl-A
+_LEAVE: Final = b"xX"
+_HELP: Final = b"hH?"
+HELP_TEXT: Final = "Ctrl-A X leaves, Ctrl-A Ctrl-A sends a Ctrl-A, Ctrl-A H says this"
+_GONE: Final = "the terminal has gone"
+_STDIN: Final = 0
+_CHUNK: Final = 4096  # bytes; so many at most wait for the guest to read them
+_ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_OKAY: Final = b"."
+
+
+class Keys:
+    """What is typed, without the keys that are meant for the console."""
+
+    def __init__(self, leave: Callable[[], None], show_help: Callable[[], None]) -> None:
+        self._leave = leave
+        self._show_help = show_help
+        self._escaped = False
+
+    def filter(self, typed: bytes) -> bytes:
+        """What of it the guest gets. Ctrl-A before a key that means nothing is dropped with it."""
+        passed = bytearray()
+        for key in typed:
+            if not self._escaped:
+                if key == ESCAPE:
+                    self._escaped = True
+                else:
+                    passed.append(key)
+                continue
+            self._escaped = False
+            if key == ESCAPE:
+                passed.append(key)
+            elif key in _LEAVE:
+                self._leave()
+                break
+            elif key in _HELP:
+                self._show_help()
+        return bytes(passed)
+
+
+class Console:
+    """Standard input and output, or other descriptors, as a board's terminal: see board.Input."""
+
+    def __init__(self, board: Board, source: int, write: Callable[[bytes], None]) -> None:
+        """Reads what is typed from a descriptor; `write` shows something to whoever types."""
+        self._board = board
+        self._source = source
+        self._open = _is_open(source)
+        self._polled = threading.Event()
+        self._keys: Keys | None = None
+        if os.isatty(source):
+            self._keys = Keys(lambda: board.leave("Ctrl-A X"), lambda: write(f"\r\n{HELP_TEXT}\r\n".encode()))
+        else:
+            board.serial.waits_for_rts = True
+
+    def poll(self, seconds: float) -> None:
+        """See Input."""
+        full = self._board.serial.waiting >= _CHUNK
+        if not self._open or (full and self._keys is None):
+            if seconds:
+                time.sleep(seconds)
+            return
+        if select.select([self._source], [], [], seconds)[0]:
+            try:
+                data = os.read(self._source, _CHUNK)
+            except OSError:
+                data = b""
+            self._open = bool(data)
+            if self._keys is not None:
+                if not data:
+                    self._board.leave(_GONE)
+                data = self._keys.filter(data)  # also what a guest that has hung will never read
+            if not full:
+                self._board.serial.receive(data)
+        self._polled.set()
+
+    @contextmanager
+    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
+        """See Input."""
+        with ExitStack() as stack:
+            end, over = os.pipe()
+            stack.callback(os.close, end)
+            ended = threading.Event()
+            thread = threading.Thread(target=self._watch, args=(wake, end, ended), daemon=True)
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # inherited: none is the thread's
+            try:
+                thread.start()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            try:
+                yield
+            finally:
+                os.close(over)
+                ended.set()
+                self._polled.set()
+                thread.join()
+
+    def _watch(self, wake: Callable[[], None], end: int, ended: threading.Event) -> None:
+        while self._open:
+            ready, _, _ = select.select([self._source, end], [], [])
+            if end in ready:
+                return
+            self._polled.clear()
+            if ended.is_set():
+                return
+            wake()
+            self._polled.wait()
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+class Screen:
+    """Where COM1 prints: standard output, byte after byte."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._stream = getattr(sys.stdout, "buffer", None)
+
+    def write(self, data: bytes) -> None:
+        """Shows it at once. A terminal that has gone ends the run."""
+        try:
+            if self._stream is None:
+                sys.stdout.write(data.decode("latin-1"))
+                sys.stdout.flush()
+            else:
+                self._stream.write(data)
+                self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError:
+            self._board.leave(_GONE)
+
+
+@contextmanager
+def at_console(board: Board) -> Iterator[None]:
+    """As long as the context lasts, this process's standard input and output are the board's terminal."""
+    screen = Screen(board)
+    board.on_console = screen.write
+    board.input = Console(board, _STDIN, screen.write)
+    if os.isatty(_STDIN):
+        print(f"console: {HELP_TEXT}", flush=True)
+    try:
+        with raw_terminal(_STDIN):
+            yield
+    finally:
+        board.input = board.on_console = None
+
+
+@contextmanager
+def raw_terminal(fd: int) -> Iterator[None]:
+    """The terminal, if `fd` is one, gives each key at once and unchanged, as long as the context
+    lasts; what is printed goes on having its newlines translated. In the main thread only."""
+    if not os.isatty(fd):
+        yield
+        return
+    before = termios.tcgetattr(fd)
+    raw = _raw(before)
+    with ExitStack() as stack:
+        stack.callback(_guard(fd, before, raw))
+
+        def restore() -> None:
+            _set(fd, before)
+
+        def end(number: int, _frame: FrameType | None) -> None:
+            restore()
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+        def pause(_number: int, _frame: FrameType | None) -> None:
+            restore()
+            os.kill(os.getpid(), signal.SIGSTOP)
+            _set(fd, raw)
+
+        for number, handler in (*((number, end) for number in _ENDING), (signal.SIGTSTP, pause)):
+            if (usual := signal.getsignal(number)) is not signal.SIG_IGN:
+                signal.signal(number, handler)
+                stack.callback(signal.signal, number, signal.SIG_DFL if usual is None else usual)
+        stack.callback(restore)
+        _set(fd, raw)
+        yield
+
+
+def _set(fd: int, attributes: list[Any]) -> None:
+    """At once: one that does not take its output any more would have everybody wait."""
+    try:
+        termios.tcsetattr(fd, termios.TCSANOW, attributes)
+    except termios.error:  # the terminal has gone
+        return
+
+
+def _raw(attributes: list[Any]) -> list[Any]:
+    """No line editing, no echo, no key that sends a signal or holds the output, 8 bits; output as before."""
+    iflag, oflag, cflag, lflag, ispeed, ospeed, cc = attributes
+    iflag &= ~(
+        termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR | termios.IGNCR | termios.ICRNL
+    ) & ~(termios.IXON | termios.INPCK)
+    lflag &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+    cflag = cflag & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+    cc = [*cc]
+    cc[termios.VMIN], cc[termios.VTIME] = 1, 0
+    return [iflag, oflag, cflag, lflag, ispeed, ospeed, cc]
+
+
+def _guard(fd: int, before: list[Any], raw: list[Any]) -> Callable[[], None]:
+    """Has a child restore the terminal if this process ends and has not called what this gives."""
+    theirs, ours = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            for number in (*_ENDING, signal.SIGINT, signal.SIGTSTP, signal.SIGTTOU):
+                signal.signal(number, signal.SIG_IGN)
+            os.close(ours)
+            # A shell that has its terminal back, and has set it as it likes, is left alone.
+            if os.read(theirs, 1) != _OKAY and termios.tcgetattr(fd) == raw:
+                termios.tcsetattr(fd, termios.TCSANOW, before)
+        finally:
+            os._exit(0)
+    os.close(theirs)
+
+    def dismiss() -> None:
+        os.write(ours, _OKAY)
+        os.close(ours)
+        os.waitpid(child, 0)
+
+    return dismiss

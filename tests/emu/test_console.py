@@ -1,0 +1,255 @@
+"""`pvhboot boot --console`: what a terminal, and a pipe, have of it, and what becomes of the terminal whatever happens."""
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+import tick_guest
+from command_line import fails
+from pvhboot.emu.arguments import parse
+from pvhboot.emu.commands.common import limits_from
+from pvhboot.emu.console import HELP_TEXT, Keys
+from tiny import assembled, kernel_image
+
+SECONDS = 100  # for what should take a moment
+PVHBOOT = (sys.executable, "-c", "import sys; from pvhboot.emu.cli import main; sys.exit(main())")
+READY = "!"
+
+
+class Session:
+    """`pvhboot boot --console` at a pseudo-terminal."""
+
+    def __init__(self, kernel, engine, *more):
+        self.master, self.slave = pty.openpty()
+        self.before = termios.tcgetattr(self.slave)
+        line = (*PVHBOOT, "boot", str(kernel), "--engine", engine, "--console", *more)
+        terminal = {"stdin": self.slave, "stdout": self.slave, "stderr": self.slave}
+        self.process = subprocess.Popen(line, **terminal, start_new_session=True)
+        self.seen = b""
+
+    def type(self, keys):
+        os.write(self.master, keys)
+
+    def wait_for(self, text):
+        """Reads on until it is there; what came before it."""
+        until = time.monotonic() + SECONDS
+        while text.encode() not in self.seen:
+            over = self.process.poll() is not None  # asked first: what it has said then is all there is
+            if select.select([self.master], [], [], 0 if over else 0.1)[0]:
+                self.seen += os.read(self.master, 4096)
+            else:
+                assert not over, self.seen
+                assert time.monotonic() < until, self.seen
+        before, _, self.seen = self.seen.partition(text.encode())
+        return before.decode()
+
+    def end(self):
+        """The exit status, with the terminal as it was before."""
+        status = self.process.wait(SECONDS)
+        self.wait_restored()
+        return status
+
+    def wait_restored(self):
+        until = time.monotonic() + SECONDS
+        while termios.tcgetattr(self.slave) != self.before and time.monotonic() < until:
+            time.sleep(0.01)  # after a crash it takes the child that watches a moment
+        assert termios.tcgetattr(self.slave) == self.before
+
+    @property
+    def is_raw(self):
+        return not termios.tcgetattr(self.slave)[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.master)
+        os.close(self.slave)
+
+
+@pytest.fixture
+def echo(tmp_path):
+    path = tmp_path / "echo"
+    path.write_bytes(tick_guest.echo_guest())
+    return path
+
+
+@pytest.fixture
+def at_terminal(engine_name):
+    """Starts a session on each engine, and waits until its guest listens."""
+    sessions = []
+
+    def start(kernel, *more):
+        sessions.append(Session(kernel, engine_name, *more))
+        sessions[-1].wait_for(HELP_TEXT)
+        sessions[-1].wait_for(READY)
+        return sessions[-1]
+
+    yield start
+    for session in sessions:
+        session.close()
+
+
+@pytest.mark.parametrize(
+    ("typed", "passed", "told"),
+    [
+        (b"abc", b"abc", []),
+        (b"\x03\x1a\x1c\r", b"\x03\x1a\x1c\r", []),
+        (b"a\x01\x01b", b"a\x01b", []),
+        (b"a\x01hb\x01?", b"ab", ["help", "help"]),
+        (b"a\x01xb", b"a", ["leave"]),
+        (b"a\x01X", b"a", ["leave"]),
+        (b"a\x01zb", b"ab", []),
+    ],
+)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_the_keys_that_are_the_consoles(typed, passed, told, at_once):
+    seen = []
+    keys = Keys(lambda: seen.append("leave"), lambda: seen.append("help"))
+    parts = [typed] if at_once else [bytes((key,)) for key in typed]
+    got = b""
+    for part in parts:
+        got += keys.filter(part)
+        if "leave" in seen:
+            break
+    assert (got, seen) == (passed, told)
+
+
+def test_keys_go_to_the_guest_and_ctrl_a_x_leaves(echo, at_terminal):
+    session = at_terminal(echo)
+    assert session.is_raw
+    session.type(b"hello\x03\x1a")
+    session.wait_for("hello\x03\x1a")  # once: the terminal does not echo, and no key is a signal
+    session.type(b"\x01h")
+    session.wait_for(HELP_TEXT)
+    session.type(b"\x01\x01.")
+    session.wait_for("\x01.")
+    session.type(b"\x01x")
+    session.wait_for("27 of 27 clauses of the PVH ABI are met")
+    session.wait_for("end: left: Ctrl-A X")
+    assert session.end() == 0
+
+
+def test_ctrl_a_x_leaves_a_guest_that_reads_nothing(tmp_path, at_terminal):
+    (tmp_path / "kernel").write_bytes(kernel_image(assembled(HANG)))
+    session = at_terminal(tmp_path / "kernel")
+    for _ in range(10):
+        session.type(b"x" * 1000)
+    session.type(b"\x01x")
+    session.wait_for("end: left: Ctrl-A X")
+    assert session.end() == 0
+
+
+def test_the_guest_may_leave_too(echo, at_terminal):
+    session = at_terminal(echo)
+    session.type(b"q")
+    session.wait_for("end: exit: the guest left with 0")
+    assert session.end() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_the_terminal_is_restored_before_a_signal_ends_it(echo, at_terminal, number):
+    session = at_terminal(echo)
+    session.process.send_signal(number)
+    assert session.end() == -number
+
+
+def test_an_interrupt_from_elsewhere_is_told(echo, at_terminal):
+    session = at_terminal(echo)
+    session.process.send_signal(signal.SIGINT)
+    session.wait_for("pvhboot: interrupted")
+    assert session.end() == 128 + signal.SIGINT
+
+
+def test_stopped_it_lends_the_terminal(echo, at_terminal):
+    session = at_terminal(echo)
+    session.process.send_signal(signal.SIGTSTP)
+    session.wait_restored()
+    session.process.send_signal(signal.SIGCONT)
+    until = time.monotonic() + SECONDS
+    while not session.is_raw and time.monotonic() < until:
+        time.sleep(0.01)
+    session.type(b"z")
+    session.wait_for("z")
+    session.type(b"\x01x")
+    assert session.end() == 0
+
+
+TRIPLE_FAULT = "mov dx, 0x3f8\nmov al, 0x21\nout dx, al\nlidt [0x200000]\nud2"
+RESET = "mov dx, 0x3f8\nmov al, 0x21\nout dx, al\nmov al, 0xfe\nout 0x64, al"
+HANG = "mov dx, 0x3f8\nmov al, 0x21\nout dx, al\nhere:\njmp here"
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "status", "end"),
+    [
+        (TRIPLE_FAULT, (), 1, "end: fault: "),
+        (RESET, (), 0, "end: reset: the guest asked for a reset by the keyboard controller"),
+        (HANG, ("--timeout", "0.5"), 1, "end: limit: 0.5 seconds of wall time are over"),
+    ],
+)
+def test_the_terminal_is_restored_when_the_guest_ends(tmp_path, at_terminal, source, more, status, end):
+    (tmp_path / "kernel").write_bytes(kernel_image(assembled(source)))
+    session = at_terminal(tmp_path / "kernel", *more)
+    session.wait_for(end)
+    assert session.end() == status
+
+
+def test_a_terminal_that_goes_away_ends_the_session(echo, at_terminal):
+    session = at_terminal(echo)
+    os.close(session.slave)
+    os.close(session.master)
+    session.master, session.slave = pty.openpty()
+    assert session.process.wait(SECONDS) != 0
+
+
+def run(kernel, engine, **source):
+    line = (*PVHBOOT, "boot", str(kernel), "--engine", engine, "--console", "--timeout", str(SECONDS))
+    return subprocess.run(line, **source, capture_output=True, timeout=2 * SECONDS)
+
+
+def test_a_pipe_is_typed_as_it_is_when_the_guest_listens(echo, engine_name):
+    result = run(echo, engine_name, input=b"\x01x is no key here, and there are more than 16: q, never seen")
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"!\x01x is no key here, and there are more than 16: q\n" in result.stdout
+
+
+def test_a_pipe_with_more_than_is_read_does_not_fill_memory(echo, engine_name):
+    with open("/dev/zero", "rb") as endless:
+        line = (*PVHBOOT, "boot", str(echo), "--engine", engine_name, "--console", "--timeout", "1")
+        result = subprocess.run(line, stdin=endless, capture_output=True, timeout=SECONDS)
+    assert result.returncode == 1
+    assert b"end: limit" in result.stdout
+
+
+@pytest.mark.parametrize("how", ["empty", "closed"])
+def test_without_input_the_guest_goes_on(tmp_path, engine_name, how):
+    (tmp_path / "kernel").write_bytes(tick_guest.tick_guest(20))
+    source = {"stdin": subprocess.DEVNULL} if how == "empty" else {"preexec_fn": lambda: os.close(0)}
+    result = run(tmp_path / "kernel", engine_name, **source)
+    assert b"the guest left with 20" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seconds"), [((), 120), (("--console",), float("inf")), (("--console", "--timeout", "5"), 5)]
+)
+def test_a_session_has_no_limit_of_time_but_the_one_that_is_given(arguments, seconds):
+    assert limits_from(parse(["boot", *arguments])).seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--json",), "--console and --json do not go together: leave one of them out"),
+        (("--gdb",), "--console and --gdb do not go together: leave one of them out"),
+        (("--replay-io", "x"), "--console and --replay-io do not go together: leave one of them out"),
+        (("--engine", "qemu"), "--console is for the engines unicorn and kvm: QEMU has its own (-serial mon:stdio)"),
+    ],
+)
+def test_what_does_not_go_with_it(capsys, echo, arguments, message):
+    assert message in fails(capsys, "boot", echo, "--console", *arguments)
