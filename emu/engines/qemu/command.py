@@ -5,7 +5,7 @@ Source: QEMU's man page qemu-system-x86_64(1); docs/system/i386/microvm.rst, doc
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from pvhboot.loader.image import pieces
@@ -36,27 +36,49 @@ def find_program() -> str:
     return path
 
 
-def command_line(program: str, plan: BootPlan, accelerator: str, directory: str, descriptors: Mapping[str, int]) -> list[str]:
+def command_line(plan: BootPlan, accelerator: str, program: str, directory: str, descriptors: Mapping[str, int]) -> list[str]:
     """What starts QEMU, stopped before the first instruction; writes the files that it names into `directory`.
 
     `descriptors` are QEMU's ends of SOCKETS and PIPES. Raises BootError for a plan that QEMU's machine cannot hold.
     """
+    booting = boot_arguments(plan, directory)
+    line = stopped_machine(program, plan.spec.qemu, accelerator, plan.ram_size)
+    line += ["-no-shutdown", "-d", "cpu_reset", "-D", os.path.join(directory, LOG_FILE)]
+    line += character_devices(SOCKETS, PIPES, descriptors)
+    line += ["-mon", "chardev=qmp,mode=control", "-gdb", "chardev:gdb", "-serial", "chardev:console"]
+    line += [*byte_port(DEBUGCON_PORT, "debug"), *byte_port(DEBUG_EXIT_PORT, "exit")]
+    return line + booting
+
+
+def stopped_machine(program: str, machine: str, accelerator: str, memory: int) -> list[str]:
+    """QEMU with one CPU, `memory` bytes of RAM and no device that was not asked for, stopped before the first instruction."""
+    line = [program, "-nodefaults", "-no-user-config", "-display", "none", "-machine", machine, "-smp", "1"]
+    return [*line, "-accel", accelerator, "-m", f"{memory >> 10}K", "-S", "-no-reboot"]
+
+
+def character_devices(sockets: Iterable[str], pipes: Iterable[str], descriptors: Mapping[str, int]) -> list[str]:
+    """One for each name, at the other end of a descriptor."""
+    line: list[str] = []
+    for name in sockets:
+        line += ["-chardev", f"socket,id={name},fd={descriptors[name]}"]
+    for name in pipes:
+        line += ["-chardev", f"file,id={name},path=/dev/fd/{descriptors[name]}"]
+    return line
+
+
+def byte_port(port: int, name: str) -> list[str]:
+    """A port: each byte that is written to it comes out of that character device. (isa-debug-exit would end QEMU, with seven
+    bits of the value, and nothing would be left to look at.)"""
+    return ["-device", f"isa-debugcon,iobase={port:#x},chardev={name}"]
+
+
+def boot_arguments(plan: BootPlan, directory: str) -> list[str]:
+    """Firmware and kernel, with the files that they are in, which are written into `directory`. BootError as command_line."""
     _check(plan)
     rom = os.path.join(directory, "rom")
     with open(rom, "wb") as file:
         file.write(plan.rom)
-    line = [program, "-nodefaults", "-no-user-config", "-display", "none", "-machine", plan.spec.qemu, "-smp", "1"]
-    line += ["-accel", accelerator, "-m", f"{plan.ram_size >> 10}K", "-bios", rom]
-    line += ["-S", "-no-reboot", "-no-shutdown", "-d", "cpu_reset", "-D", os.path.join(directory, LOG_FILE)]
-    for name in SOCKETS:
-        line += ["-chardev", f"socket,id={name},fd={descriptors[name]}"]
-    for name in PIPES:
-        line += ["-chardev", f"file,id={name},path=/dev/fd/{descriptors[name]}"]
-    line += ["-mon", "chardev=qmp,mode=control", "-gdb", "chardev:gdb", "-serial", "chardev:console"]
-    line += ["-device", f"isa-debugcon,iobase={DEBUGCON_PORT:#x},chardev=debug"]
-    # Not isa-debug-exit: that ends QEMU, with seven bits of the value, and nothing is left to look at.
-    line += ["-device", f"isa-debugcon,iobase={DEBUG_EXIT_PORT:#x},chardev=exit"]
-    return line + _loading(plan, directory)
+    return ["-bios", rom, *_loading(plan, directory)]
 
 
 def _check(plan: BootPlan) -> None:
@@ -81,7 +103,7 @@ def _loading(plan: BootPlan, directory: str) -> list[str]:
         if plan.moved_by:
             options = [word for path, paddr in _segment_files(plan, directory) for word in _raw(path, paddr)]
         else:
-            options = ["-device", f"loader,file={_escaped(_kernel_file(plan, directory))}"]
+            options = ["-device", f"loader,file={_escaped(kernel_file(plan.kernel, directory))}"]
         for module in plan.modules:
             options += _raw(module.payload.path, module.paddr)
         return options
@@ -101,7 +123,8 @@ def _loading(plan: BootPlan, directory: str) -> list[str]:
             f"{plan.kernel.path}: a Multiboot header at {at:#x}, by which QEMU would load it instead of by PVH: "
             "use --machine bare"
         )
-    options = ["-kernel", _kernel_file(plan, directory), "-append", (plan.cmdline or b"").decode("utf-8", "surrogateescape")]
+    options = ["-kernel", kernel_file(plan.kernel, directory)]
+    options += ["-append", (plan.cmdline or b"").decode("utf-8", "surrogateescape")]
     for module in plan.modules:
         options += ["-initrd", module.payload.path]
     if not plan.dma:
@@ -119,11 +142,10 @@ def _escaped(path: str) -> str:
     return path.replace(",", ",,")
 
 
-def _kernel_file(plan: BootPlan, directory: str) -> str:
-    """The path of the kernel's ELF image: its own file, or one that is written here if it was wrapped."""
-    kernel = plan.kernel
-    if kernel.is_plain_file:
-        return kernel.path
+def kernel_file(kernel: Kernel, directory: str) -> str:
+    """The path of the kernel's ELF image, which is written into the directory if it was wrapped and is in no file."""
+    if (named := kernel.image_path) is not None:
+        return named
     path = os.path.join(directory, "kernel")
     _copy(kernel, 0, kernel.image_size, path)
     return path

@@ -10,6 +10,7 @@ import selectors
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Final
 
 from pvhboot.shim.abi.e820 import E820Entry
@@ -26,6 +27,7 @@ from ...handoff import Handoff
 from ...reasons import CONSOLE, EXIT, FAULT, HALT, HANDOFF, LIMIT, RESET
 from ..base import Cpu, Limits, Run, Stop, Until, Watcher, halt_detail
 from ..names import QEMU
+from .command import command_line
 from .gdb import Gdb, GdbGone
 from .memory import QemuMemory
 from .process import DAEMONIZE, QemuProcess
@@ -87,7 +89,7 @@ class QemuEngine:
             board.stop_at_console_text(until.text)
         if self._tracing:
             return self._run_traced(board, until, limits, on_handoff)
-        with QemuProcess(board.plan, self._accelerator, self._extra) as process:
+        with QemuProcess(partial(command_line, board.plan, self._accelerator), self._extra) as process:
             return _Session(board, until, limits, on_handoff, process, False).run()
 
     def _run_traced(self, board: Board, until: Until, limits: Limits, on_handoff: Callable[[Handoff], None]) -> Run:
@@ -95,7 +97,9 @@ class QemuEngine:
         tracing = trace_arguments(self._accelerator)
         with (
             qtest_listener() as qtest,
-            QemuProcess(board.plan, self._accelerator, (*self._extra, *tracing, *qtest.arguments)) as process,
+            QemuProcess(
+                partial(command_line, board.plan, self._accelerator), (*self._extra, *tracing, *qtest.arguments)
+            ) as process,
         ):
 
             def at_handoff(handoff: Handoff) -> None:

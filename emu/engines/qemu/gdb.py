@@ -22,6 +22,12 @@ class Gdb:
         self._framer = Framer()
         self._messages: list[Message] = []
 
+    def wait_until_ready(self) -> None:
+        """Until it answers: that is when QEMU has made its machine."""
+        self._send("?")
+        while self._packet() is None:
+            self._receive()
+
     def break_at(self, address: int, wanted: bool) -> None:
         """Sets a hardware breakpoint at a linear address, or takes it away; BootError if the stub has none."""
         self._send(f"{'Z' if wanted else 'z'}1,{address:x},1")

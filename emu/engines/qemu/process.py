@@ -8,15 +8,18 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import IO, Final, NoReturn, Self
 
-from pvhboot.loader.plan import BootPlan
 from pvhboot.shim.errors import BootError
 
-from .command import LOG_FILE, PIPES, PROGRAM, SOCKETS, command_line, find_program
+from .command import LOG_FILE, PIPES, PROGRAM, SOCKETS, find_program
+
+# What gives the command line: of QEMU's path, a directory for its files, and its ends of the channels, by name.
+LineMaker = Callable[[str, str, Mapping[str, int]], list[str]]
 
 DAEMONIZE: Final = "-daemonize"  # an argument that leaves nobody to end the process
 
@@ -96,21 +99,24 @@ def how_it_ended(process: "subprocess.Popen[bytes]") -> str:
 
 class QemuProcess:
     """QEMU, waiting before the guest's first instruction. `sockets` and `pipes` (descriptors) are its channels by name, what
-    it prints on the guest's behalf comes through the pipes; `directory` is for its files."""
+    it prints on the guest's behalf comes through the pipes; `directory` is for its files; `start_ns` is CLOCK_MONOTONIC just
+    before it was made."""
 
-    def __init__(self, plan: BootPlan, accelerator: str, extra: Sequence[str]) -> None:
-        """Raises BootError if there is no QEMU, it cannot be executed, or it cannot hold the plan."""
+    def __init__(
+        self, make_line: LineMaker, extra: Sequence[str], sockets: Sequence[str] = SOCKETS, pipes: Sequence[str] = PIPES
+    ) -> None:
+        """Raises BootError if there is no QEMU, or it cannot be executed, and as `make_line` does."""
         self.sockets: dict[str, socket.socket] = {}
         self.pipes: dict[str, int] = {}
         with ExitStack() as stack, ExitStack() as inherited:
             stack.enter_context(_cleaning_up_at_signals())
             program = find_program()
             descriptors: dict[str, int] = {}
-            for name in SOCKETS:
+            for name in sockets:
                 ours, theirs = socket.socketpair()
                 self.sockets[name] = stack.enter_context(ours)
                 descriptors[name] = inherited.enter_context(theirs).fileno()
-            for name in PIPES:
+            for name in pipes:
                 self.pipes[name], descriptors[name] = os.pipe()
                 stack.callback(os.close, self.pipes[name])
                 inherited.callback(os.close, descriptors[name])
@@ -119,10 +125,11 @@ class QemuProcess:
                     fcntl.fcntl(self.pipes[name], fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
             try:
                 self.directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="pvhboot-"))
-                line = command_line(program, plan, accelerator, self.directory, descriptors)
+                line = make_line(program, self.directory, descriptors)
                 errors = inherited.enter_context(open(os.path.join(self.directory, _ERRORS_FILE), "wb"))
             except OSError as error:
                 raise BootError(f"cannot write QEMU's files to {tempfile.gettempdir()} (TMPDIR): {error.strerror}") from None
+            self.start_ns = time.monotonic_ns()
             self._process = start_qemu([*line, *extra], errors, tuple(descriptors.values()))
             stack.callback(self.end)
             self._closing = stack.pop_all()

@@ -68,7 +68,7 @@ def record(spec: MachineSpec, memory: int, cpus: int, extra: Sequence[str]) -> R
             for (slot, function), config in spaces.items()
         )
     count = int.from_bytes(items.get(fw_cfg.FW_CFG_NB_CPUS, b""), "little")
-    return Recording(_version(), spec.name, memory, count, items, files, functions)
+    return Recording(qemu_version(), spec.name, memory, count, items, files, functions)
 
 
 def _require_machine(machine: QtestMachine, spec: MachineSpec) -> None:
@@ -110,7 +110,8 @@ def read_items(machine: Qtest) -> dict[int, bytes]:
             machine.write(paddr, data)
 
 
-def _version() -> str:
+def qemu_version() -> str:
+    """As QEMU tells it; BootError if there is none."""
     try:
         text = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError, UnicodeDecodeError):
