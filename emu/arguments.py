@@ -1,21 +1,23 @@
 """The arguments of the command `pvhboot`."""
 
 import argparse
-from collections.abc import Iterable, Sequence
-from typing import Final, NoReturn
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple, NoReturn
 
 from pvhboot.loader.modules import GUESTS, LINUX
 from pvhboot.loader.sizes import DEFAULT_MEMORY
 from pvhboot.shim.abi.firmware import FW_CFG
 from pvhboot.shim.machines import FIRMWARES, MACHINES
-from pvhboot.shim.stage import SLOTS
 from pvhboot.shim.version import VERSION
 
 from .complaint import complain
-from .effects import EFFECTS
 from .engines.names import ENGINES, KVM, UNICORN
 
 BAD_INPUT: Final = 2
+_PROG: Final = "pvhboot"
+_CHECKED_WIDTH: Final = 80  # columns in which no help is shown, only arguments are found well-formed
 _INITRD = (
     "Makes an initramfs for Linux. A directory becomes a newc archive, owned by root, reproducible; the suffix of the output "
     "says how it is compressed: .gz, .bz2, .xz, .lzma, .lz4, .zst, or not at all: .cpio, .img, none. An existing archive, "
@@ -30,6 +32,11 @@ _VARY = (
     "Boots under Unicorn, then again and again with one thing changed: an answer of the host (--faults), or an instruction of "
     "the firmware (--mutants). Says what each led to, and lists what nobody noticed."
 )
+_BENCH: Final = (
+    "Boots a kernel under QEMU with pvhboot's firmware, qboot and SeaBIOS, as vmlinux and as bzImage, and on pvhboot's own "
+    "VMM, each in turn and again, and says when each came where: medians, and what repeats exactly."
+)
+TIMEOUT_SECONDS: Final = 120.0  # of a run
 GDB_PORT = 1234  # as QEMU's -s has it
 _TEST_SECONDS = 60.0
 _TRACE = (
@@ -39,7 +46,15 @@ _TRACE = (
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as everything else here does."""
+    """Says what is wrong in one line, as everything else here does. Asks how wide the terminal is only for help: argparse does
+    with every argument, and imports all of shutil for it."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(**how, formatter_class=partial(argparse.HelpFormatter, width=_CHECKED_WIDTH))
+
+    def format_help(self) -> str:
+        self.formatter_class = argparse.HelpFormatter
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         complain(f"{message}; see {self.prog} --help")
@@ -48,10 +63,16 @@ class _Parser(argparse.ArgumentParser):
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """As parse_args, but for what is too much it names the help of the subcommand, not the command's."""
-    parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words and (known := _commands().get(words[0])) is not None:
+        parser: argparse.ArgumentParser = _Parser(prog=f"{_PROG} {words[0]}", description=known.description)
+        known.add(parser)
+        parser.set_defaults(command=words.pop(0))
+    else:
+        parser = _whole_parser()
+    arguments, rest = parser.parse_known_args(words)
     if rest:
-        complain(f"unrecognized arguments: {' '.join(rest)}; see {parser.prog} {arguments.command} --help")
+        complain(f"unrecognized arguments: {' '.join(rest)}; see {_PROG} {arguments.command} --help")
         parser.exit(BAD_INPUT)
     return arguments
 
@@ -72,30 +93,46 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="pvhboot", description="Makes the firmware between reset vector and PVH kernel, and proves the handoff."
-    )
-    parser.add_argument("--version", action="version", version=f"pvhboot {VERSION}")
+class _Command(NamedTuple):
+    """A subcommand: what adds its arguments, what it does, in a phrase, and in sentences (of more than that phrase)."""
+
+    add: Callable[[argparse.ArgumentParser], None]
+    does: str
+    more: str = ""
+
+    @property
+    def description(self) -> str:
+        return self.more or f"{self.does[0].upper()}{self.does[1:]}."
+
+
+def _commands() -> dict[str, _Command]:
+    return {
+        "boot": _Command(_add_boot, "boot a kernel and check its handoff"),
+        "compare": _Command(_add_compare, "boot on several engines and say whether they agree"),
+        "timeline": _Command(_add_timeline, "boot, and say when it came where"),
+        "bench": _Command(_add_bench, "measure boots of several firmwares and kernels in turn", _BENCH),
+        "trace": _Command(_add_trace, "boot, and tell every instruction with what it did", _TRACE),
+        "diff": _Command(_add_diff, "compare two traces to the first difference"),
+        "vary": _Command(_add_vary, "boot again and again with one thing changed, and say who notices", _VARY),
+        "build": _Command(_add_build, "write a firmware image"),
+        "plan": _Command(_add_plan, "show where a boot would put everything"),
+        "inspect": _Command(_add_inspect, "say what a file is, and what each loader makes of it"),
+        "coverage": _Command(_add_coverage, "say what of a firmware was executed, in boots with --coverage"),
+        "record": _Command(_add_record, "write down what a QEMU machine tells its firmware"),
+        "guests": _Command(_add_guests, "write the conformance guests"),
+        "extract": _Command(_add_extract, "take the ELF file out of a vmlinuz or a compressed kernel"),
+        "note": _Command(_add_note, "give a kernel a well-formed PHYS32_ENTRY note", _NOTE),
+        "initrd": _Command(_add_initrd, "make an initramfs from directories and archives", _INITRD),
+    }
+
+
+def _whole_parser() -> argparse.ArgumentParser:
+    """With all subcommands: for help, and for what does not begin with one. To build them all takes as long as a boot."""
+    parser = _Parser(prog=_PROG, description="Makes the firmware between reset vector and PVH kernel, and proves the handoff.")
+    parser.add_argument("--version", action="version", version=f"{_PROG} {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name: str, does: str, description: str = "") -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=does, description=description or f"{does[0].upper()}{does[1:]}.")
-
-    _add_boot(command("boot", "boot a kernel and check its handoff"))
-    _add_compare(command("compare", "boot on several engines and say whether they agree"))
-    _add_trace(command("trace", "boot, and tell every instruction with what it did", description=_TRACE))
-    _add_diff(command("diff", "compare two traces to the first difference"))
-    _add_vary(command("vary", "boot again and again with one thing changed, and say who notices", description=_VARY))
-    _add_build(command("build", "write a firmware image"))
-    _add_plan(command("plan", "show where a boot would put everything"))
-    _add_inspect(command("inspect", "say what a file is, and what each loader makes of it"))
-    _add_coverage(command("coverage", "say what of a firmware was executed, in boots with --coverage"))
-    _add_record(command("record", "write down what a QEMU machine tells its firmware"))
-    _add_guests(command("guests", "write the conformance guests"))
-    _add_extract(command("extract", "take the ELF file out of a vmlinuz or a compressed kernel"))
-    _add_note(command("note", "give a kernel a well-formed PHYS32_ENTRY note", description=_NOTE))
-    _add_initrd(command("initrd", "make an initramfs from directories and archives", description=_INITRD))
+    for name, command in _commands().items():
+        command.add(commands.add_parser(name, help=command.does, description=command.description))
     return parser
 
 
@@ -136,6 +173,9 @@ def _add_what_to_boot(parser: argparse.ArgumentParser, machines: Iterable[str] =
         default="bare",
         help="default: %(default)s",
     )
+    parser.add_argument(
+        "--no-cache", action="store_true", help="neither use nor fill the cache of unpacked kernels (docs/speed.md)"
+    )
 
 
 def _add_kernel(parser: argparse.ArgumentParser) -> None:
@@ -152,7 +192,10 @@ def _add_manifest(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--manifest", metavar="FILE", help="what `build --manifest` wrote of that ROM: its labels and lines")
 
 
-def _add_run(parser: argparse.ArgumentParser, engines: Iterable[str]) -> None:
+_UNTIL = "handoff, exit (of the guest), or console:TEXT (COM1 has printed it); default: handoff, exit without KERNEL"
+
+
+def _add_run(parser: argparse.ArgumentParser, engines: Iterable[str], until: str = _UNTIL) -> None:
     """What to boot, on what, and how far."""
     _add_kernel(parser)
     _add_what_to_boot(parser)
@@ -162,18 +205,14 @@ def _add_run(parser: argparse.ArgumentParser, engines: Iterable[str]) -> None:
     parser.add_argument(
         "--recording", metavar="FILE", help="what `pvhboot record` wrote: ACPI tables and PCI of another machine (unicorn, kvm)"
     )
-    parser.add_argument(
-        "--until",
-        metavar="WHERE",
-        help="handoff, exit (of the guest), or console:TEXT (COM1 has printed it); default: handoff, exit without KERNEL",
-    )
-    parser.add_argument("--timeout", metavar="SECONDS", type=float, default=120.0, help="default: %(default)s")
+    parser.add_argument("--until", metavar="WHERE", help=until)
+    parser.add_argument("--timeout", metavar="SECONDS", type=float, help=f"default: {TIMEOUT_SECONDS:g}")
     parser.add_argument("--max-instructions", metavar="N", type=int, help="at most N guest instructions (unicorn)")
     parser.add_argument("--max-exits", metavar="N", type=int, help="at most N device accesses")
 
 
-def _add_boot(parser: argparse.ArgumentParser) -> None:
-    _add_run(parser, ENGINES)
+def _add_qemu(parser: argparse.ArgumentParser) -> None:
+    """Of the engine qemu."""
     parser.add_argument("--accel", choices=("tcg", "kvm"), help="of the engine qemu (default: tcg)")
     parser.add_argument(
         "--qemu-arg",
@@ -182,6 +221,11 @@ def _add_boot(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="a further argument for QEMU, as in --qemu-arg=-smp; can be repeated",
     )
+
+
+def _add_boot(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser, ENGINES)
+    _add_qemu(parser)
     parser.add_argument(
         "--gdb",
         metavar="PORT",
@@ -189,6 +233,11 @@ def _add_boot(parser: argparse.ArgumentParser) -> None:
         const=GDB_PORT,
         type=_port,
         help=f"wait for gdb at a port of 127.0.0.1 (default: {GDB_PORT}; 0: any), which then drives the CPU (unicorn, kvm)",
+    )
+    parser.add_argument(
+        "--console",
+        action="store_true",
+        help="this terminal is COM1: keys go to the guest, Ctrl-A X leaves; no --timeout unless it is given (unicorn, kvm)",
     )
     parser.add_argument(
         "--record-io", metavar="FILE", help="write each access to a device up to the handoff, and what it did, as a transcript"
@@ -208,11 +257,73 @@ def _add_boot(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="tell of each load, store and jump of the firmware that is wrong, and of what devices do for it (unicorn)",
     )
+    parser.add_argument("--stats", action="store_true", help="tell what it took: the time of each phase, and what was counted")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
     parser.add_argument("-v", "--verbose", action="store_true", help="list the clauses that are met, too")
 
 
+def _add_timeline(parser: argparse.ArgumentParser) -> None:
+    _add_run(
+        parser,
+        ENGINES,
+        "handoff, kernel-64bit, start_kernel, console (the first byte on COM1), console:TEXT, init, exit (of the guest), or "
+        "what a marker port tells, as linux_start_user; default: the last one that can be seen",
+    )
+    parser.add_argument(
+        "--place",
+        metavar="MARK=ADDR",
+        action="append",
+        default=[],
+        help="where start_kernel, kernel-64bit or protected-mode is, by its linear address: it is not searched for then (the "
+        "last by a dry run of the firmware, which counts instructions, too); can be repeated",
+    )
+    _add_qemu(parser)
+    parser.add_argument("-o", "--output", metavar="FILE", help="also draw it, as SVG")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", metavar="timeline", choices=("timeline",), help="when each boot comes where")
+    parser.add_argument("kernel", metavar="KERNEL", help="a PVH kernel; of a bzImage (vmlinuz) both roads are measured")
+    parser.add_argument("--vmlinux", metavar="FILE", help="the kernel that is in the bzImage (default: it is unpacked)")
+    parser.add_argument("--initrd", metavar="FILE", help="for all of them")
+    parser.add_argument(
+        "--append",
+        metavar="CMDLINE",
+        help="the kernel's command line, to which nokaslr is added (default: console=ttyS0 earlyprintk=ttyS0)",
+    )
+    parser.add_argument(
+        "--until",
+        metavar="MARK",
+        help="as of `timeline` (default: console:Linux version, if the command line has a console on COM1)",
+    )
+    parser.add_argument("--runs", metavar="N", type=int, default=5, help="of each row, in turn (default: %(default)s)")
+    parser.add_argument("--accel", choices=("tcg", "kvm", "both"), default="both", help="default: %(default)s")
+    parser.add_argument(
+        "--machine",
+        choices=[name for name, spec in MACHINES.items() if spec.source == FW_CFG],
+        default="q35",
+        help="of QEMU's (default: %(default)s)",
+    )
+    parser.add_argument("--memory", metavar="SIZE", help=f"RAM (default: {DEFAULT_MEMORY})")
+    parser.add_argument("--timeout", metavar="SECONDS", type=float, default=60.0, help="of each boot (default: %(default)s)")
+    parser.add_argument("--qboot", metavar="FILE", help="qboot's ROM (default: QEMU's qboot.rom)")
+    parser.add_argument("--seabios", metavar="FILE", help="SeaBIOS's ROM (default: the one that QEMU has for the machine)")
+    parser.add_argument(
+        "--qemu-arg",
+        metavar="ARG",
+        action="append",
+        default=[],
+        help="a further argument for each QEMU, as in --qemu-arg=-cpu --qemu-arg=host; can be repeated",
+    )
+    parser.add_argument("--no-cache", action="store_true", help="neither use nor fill the cache of unpacked kernels")
+    parser.add_argument("-o", "--output", metavar="FILE", help="also draw it, as SVG")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
 def _add_trace(parser: argparse.ArgumentParser) -> None:
+    from .effects import EFFECTS
+
     _add_run(parser, (UNICORN, KVM))
     parser.add_argument("-o", "--output", metavar="FILE", help="write the trace to a file, as JSON Lines")
     parser.add_argument("--text", action="store_true", help="with --output: as text")
@@ -232,6 +343,8 @@ def _add_trace(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_diff(parser: argparse.ArgumentParser) -> None:
+    from .effects import EFFECTS
+
     parser.add_argument("first", metavar="FIRST", help="what `trace -o` wrote")
     parser.add_argument("second", metavar="SECOND", help="another")
     parser.add_argument(
@@ -254,7 +367,9 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         "--engine", choices=ENGINES, action="append", help="one to compare; repeat it (default: all that this host has)"
     )
     _add_firmware(parser)
-    parser.add_argument("--timeout", metavar="SECONDS", type=float, default=120.0, help="for each (default: %(default)s)")
+    parser.add_argument(
+        "--timeout", metavar="SECONDS", type=float, default=TIMEOUT_SECONDS, help="for each (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
 
 
@@ -293,6 +408,8 @@ def _add_vary(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
+    from pvhboot.shim.stage import SLOTS
+
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the ROM image to write")
     parser.add_argument("--size", metavar="SIZE", default="64K", help="of the ROM, a multiple of 64K (default: %(default)s)")
     parser.add_argument(

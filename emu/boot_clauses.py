@@ -10,7 +10,6 @@ from pvhboot.shim.abi.pvh import MemmapEntry, ModlistEntry
 from pvhboot.shim.abi.x86 import ADDRESS_4G
 from pvhboot.shim.machines import Span, rom_span
 
-from .acpi import acpi_problems
 from .subject import Clause, Subject, inside
 from .tables import MODULE_BOUND
 
@@ -53,6 +52,8 @@ def _acpi(subject: Subject) -> Iterator[str]:
     elif not subject.plan.spec.acpi:
         yield f"rsdp_paddr is {info.rsdp_paddr:#x}, and this machine has no ACPI"
     else:
+        from .acpi import acpi_problems
+
         yield from acpi_problems(subject.handoff, subject.tables.memmap, info.rsdp_paddr)
 
 

@@ -21,6 +21,7 @@ from .session import Outcome
 _INSTRUCTIONS: Final = 2_000_000  # of a run that is made again, at most
 _INSTRUCTIONS_ASKED: Final = 300_000  # where registers are asked for at each
 _SECONDS: Final = 4.0
+_SECONDS_AFTER_LIMIT: Final = 0.75  # of one that took all the time it had: in that, a loop is found or never
 _WITH_REGISTERS: Final = 512  # the last instructions, in front of which registers are recorded
 
 
@@ -58,7 +59,8 @@ def _watched_again(outcome: Outcome, engine: Engine, until: Until, limits: Limit
     is_all = outcome.handoff is None or until.kind == HANDOFF or limits.instructions is not None
     whole = min(counted, _INSTRUCTIONS) if is_all and counted is not None else None
     most = min(limits.instructions or _INSTRUCTIONS, _INSTRUCTIONS if whole is not None else _INSTRUCTIONS_ASKED)
-    again = Limits(most if engine.name == UNICORN else None, limits.exits, min(limits.seconds, _SECONDS))
+    seconds = _SECONDS_AFTER_LIMIT if stop.detail == limits.seconds_over else _SECONDS
+    again = Limits(most if engine.name == UNICORN else None, limits.exits, min(limits.seconds, seconds))
     recent = watcher(outcome.plan, outcome.blob, whole)
     try:
         run = engine.run(board, until, again, lambda _handoff: None, [recent])

@@ -3,7 +3,6 @@
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO
@@ -34,6 +33,10 @@ def write_files(files: Sequence[tuple[str, Data]], inputs: Sequence[str] = ()) -
     BootError if one cannot be written, or as of `require_outputs`.
     """
     targets = require_outputs([path for path, _ in files], inputs)
+    if not targets:
+        return
+    import tempfile
+
     temporaries: list[str] = []
     try:
         for (path, data), target in zip(files, targets, strict=True):

@@ -1,15 +1,15 @@
 """A Blob: a firmware image with its symbols, its listing and its manifest, as built or as read back."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from .abi.elf import PF_R, PF_X, PT_LOAD
 from .abi.x86 import ADDRESS_4G
 from .errors import BootError
-from .listing import ListingLine, line_from_row
 from .machines import rom_span
+
+if TYPE_CHECKING:
+    from .listing import ListingLine
 
 _PATCHED: Final = " (patched since)"  # behind the text of a line whose bytes are other ones by now
 _PATCHED_MAX: Final = 8  # lines; with more it is another firmware
@@ -27,17 +27,51 @@ class Place(NamedTuple):
         return f"{name} ({self.source})" if self.source else name
 
 
-class Blob(NamedTuple):
-    """An immutable firmware image: `data` is the ROM, which ends at 4 GiB."""
+class Description(NamedTuple):
+    """What is known of a ROM: its labels, its source lines, and what `to_json` says of it beside those lines."""
 
-    data: bytes
     symbols: Mapping[str, int]
-    listing: Sequence[ListingLine]
+    listing: Sequence["ListingLine"]
     manifest: Mapping[str, Any]
 
+
+class Blob:
+    """An immutable firmware image: `data` is the ROM, which ends at 4 GiB."""
+
+    def __init__(
+        self, data: bytes, symbols: Mapping[str, int], listing: "Sequence[ListingLine]", manifest: Mapping[str, Any]
+    ) -> None:
+        self.data = data
+        self._description = Description(symbols, listing, manifest)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Blob) and (self.data, self.description) == (other.data, other.description)
+
     @property
+    def description(self) -> Description:
+        """All that is known of the ROM."""
+        return self._description
+
+    @property
+    def symbols(self) -> Mapping[str, int]:
+        """Its labels, with their physical addresses."""
+        return self.description.symbols
+
+    @property
+    def listing(self) -> "Sequence[ListingLine]":
+        """Its source lines, by their addresses."""
+        return self.description.listing
+
+    @property
+    def manifest(self) -> Mapping[str, Any]:
+        """What it was built from, and for."""
+        return self.description.manifest
+
+    @cached_property
     def sha256(self) -> str:
         """Of the ROM, in hexadecimal."""
+        import hashlib  # which loads OpenSSL
+
         return hashlib.sha256(self.data).hexdigest()
 
     @property
@@ -61,7 +95,8 @@ class Blob(NamedTuple):
 
     def elf(self) -> bytes:
         """An ELF32 executable over the code and its data, with symbols and source lines: what gdb's `symbol-file` takes."""
-        # Who only runs a blob needs neither.
+        # Who only runs a blob needs none of them.
+        from .abi.elf import PF_R, PF_X, PT_LOAD
         from .dwarf import debug_sections
         from .elfwriter import ElfSegment, write_elf
 
@@ -88,6 +123,8 @@ class Blob(NamedTuple):
 
     def to_json(self) -> str:
         """Manifest and listing, without the image itself: the same for the same input."""
+        import json
+
         rows = [line.to_row() for line in self.listing]
         return json.dumps({**self.manifest, "listing": rows}, indent=1, ensure_ascii=False) + "\n"
 
@@ -96,6 +133,9 @@ def blob_from_json(data: bytes, text: str) -> Blob:
     """The Blob that `to_json` described, around its image. In that a few lines may have been patched, which are in
     Blob.patched; BootError if it is another one. ValueError, KeyError, TypeError or AttributeError if `to_json` did not write
     the text."""
+    import hashlib
+    import json
+
     manifest = json.loads(text)
     rows, rom = manifest.pop("listing"), manifest["rom"]
     if rom["sha256"] != hashlib.sha256(data).hexdigest():
@@ -111,6 +151,8 @@ def blob_from_json(data: bytes, text: str) -> Blob:
 
 def _with_patches(data: bytes, rows: Iterable[Any]) -> list[list[str | int]] | None:
     """The listing with the bytes that the ROM has now; None if that are too many other ones."""
+    from .listing import line_from_row
+
     start, lines, count = rom_span(len(data)).start, [], 0
     for line in map(line_from_row, rows):
         held = data[max(0, line.address - start) :][: len(line.data)]
@@ -120,8 +162,10 @@ def _with_patches(data: bytes, rows: Iterable[Any]) -> list[list[str | int]] | N
     return lines if count <= _PATCHED_MAX else None
 
 
-def listing_from_rows(data: bytes, rows: Iterable[Any]) -> tuple[ListingLine, ...]:
+def listing_from_rows(data: bytes, rows: Iterable[Any]) -> "tuple[ListingLine, ...]":
     """The listing of the ROM `data`, as plain data. TypeError or ValueError if it is none, or another ROM's."""
+    from .listing import line_from_row
+
     start = rom_span(len(data)).start
     listing = tuple(line_from_row(row) for row in rows)
     for line in listing:

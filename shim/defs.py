@@ -175,7 +175,7 @@ def _acpi_symbols(spec: MachineSpec) -> dict[str, int]:
         symbols |= layout.symbols()
     return {
         **symbols,
-        **acpi_loader.ALLOCATED_FILE.symbols(),
+        **firmware.ALLOCATED_FILE.symbols(),
         "MEMMAP_TYPE_ACPI": pvh.MEMMAP_TYPE_ACPI,
         "PAGE_SIZE": x86.PAGE_SIZE,
         "LOADER_MAX_BYTES": machines.LOADER_MAX_BYTES,

@@ -16,9 +16,7 @@ from .abi.elf import (
     EM_X86_64,
     ET_EXEC,
     EV_CURRENT,
-    LAYOUTS,
     NOTE_ALIGN,
-    NOTE_HEAD,
     SHF_ALLOC,
     SHF_EXECINSTR,
     SHT_NOTE,
@@ -27,6 +25,10 @@ from .abi.elf import (
     SHT_SYMTAB,
     STB_GLOBAL,
     STT_FUNC,
+)
+from .abi.elf_layouts import (
+    LAYOUTS,
+    NOTE_HEAD,
     ElfHeader,
     NoteHead,
     ProgramHeader32,

@@ -1,6 +1,5 @@
 """The guest's code as it is kept in shim/prebuilt: assembled, and not yet linked. guest.py makes it, guest_link.py uses it."""
 
-import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -15,11 +14,15 @@ class GuestImage(NamedTuple):
 
     def to_json(self) -> str:
         """All but the code."""
+        import json
+
         return json.dumps({"labels": self.labels, "relocations": self.relocations}, indent=1) + "\n"
 
 
 def image_from_json(code: bytes, text: str) -> GuestImage:
     """The inverse of `to_json`."""
+    import json
+
     data = json.loads(text)
     return GuestImage(code, data["labels"], tuple(data["relocations"]))
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from .abi import freebsd, pvh
-from .abi.elf import E_MACHINE, EI_DATA, ELFDATA2MSB, EM_X86_64, GNU_NOTE_NAME, NOTE_HEAD, NT_GNU_BUILD_ID, NoteHead
+from .abi.elf import E_MACHINE, EI_DATA, ELFDATA2MSB, EM_X86_64, GNU_NOTE_NAME, NT_GNU_BUILD_ID
+from .abi.elf_layouts import NOTE_HEAD, NoteHead
 from .abi.x86 import ADDRESS_4G, PAGE_SIZE
 from .elfwriter import note
 from .errors import BootError

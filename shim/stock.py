@@ -2,17 +2,20 @@
 
 import os
 import sys
-from functools import cache
-from pathlib import Path
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
 
-from .blob import Blob, blob_from_json
+from .blob import Blob, Description, blob_from_json
 from .errors import BootError
-from .guest_image import GuestImage, image_from_json
 from .machines import FIRMWARES, MachineSpec
+
+if TYPE_CHECKING:
+    from .guest_image import GuestImage
 
 GUEST_BITS = (64, 32)
 
 _IMAGE = "guest"
+_SUMS = "SHA256SUMS"  # as sha256sum writes and checks it
 
 
 def guest_file_name(name: str) -> str:
@@ -25,14 +28,40 @@ def _read(name: str) -> bytes:
         return file.read()
 
 
+class _StockBlob(Blob):
+    """One of them, which reads what is said of it when that is first asked for: a boot that goes well does not ask."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.data = _read(f"{name}.bin")
+
+    @cached_property
+    def sha256(self) -> str:
+        """As _SUMS has it."""
+        sums = {name: value for value, name in map(str.split, _read(_SUMS).decode().splitlines())}
+        return sums[f"{self._name}.bin"]
+
+    @cached_property
+    def description(self) -> Description:
+        """As it was built."""
+        return blob_from_json(self.data, _read(f"{self._name}.json").decode()).description
+
+    @property
+    def patched(self) -> list[str]:
+        """None of its lines."""
+        return []
+
+
 def default_blob(spec: MachineSpec) -> Blob:
     """The firmware of a machine as `build(spec)` makes it, without an assembler."""
-    return blob_from_json(_read(f"{spec.name}.bin"), _read(f"{spec.name}.json").decode())
+    return _StockBlob(spec.name)
 
 
 @cache
-def guest_image() -> GuestImage:
+def guest_image() -> "GuestImage":
     """The guest's code as `build_image()` makes it, without an assembler."""
+    from .guest_image import image_from_json
+
     return image_from_json(_read(f"{_IMAGE}.bin"), _read(f"{_IMAGE}.json").decode())
 
 
@@ -50,6 +79,8 @@ def default_guest(bits: int) -> bytes:
 
 def make_all() -> dict[str, bytes]:
     """Every file of shim/prebuilt/, built anew."""
+    from hashlib import sha256
+
     from .guest import build_image
     from .image import build
 
@@ -58,7 +89,8 @@ def make_all() -> dict[str, bytes]:
     for spec in FIRMWARES.values():
         blob = build(spec)
         files |= {f"{spec.name}.bin": blob.data, f"{spec.name}.json": blob.to_json().encode()}
-    return files
+    sums = [f"{sha256(data).hexdigest()}  {name}\n" for name, data in files.items()]
+    return files | {_SUMS: "".join(sums).encode()}
 
 
 def main(argv: list[str]) -> int:
@@ -66,7 +98,8 @@ def main(argv: list[str]) -> int:
     if len(argv) != 1:
         raise BootError("name the directory to write to: shim/prebuilt")
     for name, data in make_all().items():
-        Path(argv[0], name).write_bytes(data)
+        with open(os.path.join(argv[0], name), "wb") as file:
+            file.write(data)
     return 0
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import tiny
 from mutants import ENTRY, Mutant
 from plans import DirtyPlan, RefusedOnce
 from pvhboot.emu.board import Board
@@ -13,9 +14,6 @@ from pvhboot.emu.session import Outcome, boot, get_engine
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.modules import Module
 from pvhboot.loader.plan import make_plan
-from pvhboot.shim.abi import pvh
-from pvhboot.shim.abi.elf import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE
-from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
 from pvhboot.shim.image import build
 from pvhboot.shim.machines import BARE, GIB, MIB
 
@@ -29,9 +27,7 @@ class MutantBoot(NamedTuple):
 
 def kernel_image() -> bytes:
     """A kernel of a few bytes at ENTRY: it is never executed."""
-    code = ElfSegment(PT_LOAD, ENTRY, b"\xf4" * 16, 64, PF_R | PF_W | PF_X, 4)
-    entry = note(pvh.NOTE_NAME, pvh.XEN_ELFNOTE_PHYS32_ENTRY, ENTRY.to_bytes(4, "little"))
-    return write_elf(32, ENTRY, (code, ElfSegment(PT_NOTE, 0, entry, len(entry), PF_R, 4)), {})
+    return tiny.kernel_image(paddr=ENTRY, memsz=64)
 
 
 def boot_mutant(

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import tiny
 from odd_devices import Apic, Dma, LateDma
 from plans import DirtyPlan, RefusedOnce
 from pvhboot.emu.board import Board
@@ -20,9 +21,7 @@ from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.modules import Module
 from pvhboot.loader.plan import BootPlan, make_plan
 from pvhboot.shim.abi import apic, fw_cfg, params
-from pvhboot.shim.abi.elf import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE
-from pvhboot.shim.abi.x86 import PAGE_SIZE
-from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
+from pvhboot.shim.abi.x86 import HLT, PAGE_SIZE
 from pvhboot.shim.machines import BARE, GIB, MACHINES, MIB, Span, firmware_end
 from pvhboot.shim.stock import default_blob
 
@@ -52,9 +51,7 @@ def tables(name: str) -> ModuleType:
 
 def kernel_image(paddr: int = KERNEL, size: int = KERNEL_BYTES) -> bytes:
     """A kernel that would halt at once. It is never executed."""
-    code = ElfSegment(PT_LOAD, paddr, b"\xf4" * size, size, PF_R | PF_W | PF_X, 4)
-    entry = note(b"Xen\0", 18, paddr.to_bytes(4, "little"))
-    return write_elf(32, paddr, (code, ElfSegment(PT_NOTE, 0, entry, len(entry), PF_R, 4)), {})
+    return tiny.kernel_image(HLT * size, paddr)
 
 
 def scenarios(name: str, folder: Path) -> list[Scenario]:

@@ -12,7 +12,7 @@ from pvhboot.shim.stage import Stage, read_stage
 
 from ..inputs import open_kernel
 from ..outputs import write_files
-from .common import inputs_of, plan_from
+from .common import cache_from, inputs_of, plan_from
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -65,8 +65,9 @@ def _filled(arguments: argparse.Namespace, blob: Blob) -> tuple[Blob, str]:
         return blob, ""
     if blob.manifest["spec"]["source"] != PARAMS:
         raise BootError(f"--kernel: the firmware of {arguments.machine} asks fw_cfg what to boot: give the kernel to QEMU")
-    with open_kernel(arguments.kernel) as kernel:
+    with open_kernel(arguments.kernel, cache_from(arguments)) as kernel:
         plan = plan_from(arguments, kernel, blob.data)
-    filled = blob._replace(data=plan.rom)
+    filled = Blob(plan.rom, *blob.description)
     rom = {**blob.manifest["rom"], "sha256": filled.sha256}
-    return filled._replace(manifest={**blob.manifest, "rom": rom, "boots": plan.to_json()}), f", boots {arguments.kernel}"
+    manifest = {**blob.manifest, "rom": rom, "boots": plan.to_json()}
+    return Blob(plan.rom, blob.symbols, blob.listing, manifest), f", boots {arguments.kernel}"

@@ -16,9 +16,10 @@ from ..engines.base import Limits, Until, describe_stop
 from ..engines.names import ENGINES, QEMU
 from ..inputs import open_kernel, read_firmware
 from ..reasons import HANDOFF
-from ..report.text import cost_text, subject_text
+from ..report.subject import subject_text
+from ..report.text import cost_text
 from ..session import Outcome, boot, get_engine
-from .common import plan_from
+from .common import cache_from, plan_from
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -28,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise BootError(f"--timeout {arguments.timeout}: give a number above 0")
     outcomes: list[Outcome] = []
     missing: dict[str, str] = {}
-    with open_kernel(arguments.kernel) as kernel:
+    with open_kernel(arguments.kernel, cache_from(arguments)) as kernel:
         plan = plan_from(arguments, kernel, blob.data, host_reserved=_host_reserved(arguments), dma=not arguments.no_dma)
         for name in dict.fromkeys(arguments.engine or ENGINES):
             try:

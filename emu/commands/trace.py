@@ -14,12 +14,12 @@ from ..engines.names import KVM
 from ..inputs import open_kernel
 from ..outputs import write_files
 from ..places import Places
-from ..report.text import subject_text
+from ..report.subject import subject_text
 from ..report.trace_text import end_text, record_text
 from ..session import Outcome, boot, get_engine
 from ..trace import End, Record, Tracer, Window
 from ..trace_file import header_of, to_line
-from .common import firmware_from, inputs_of, limits_from, plan_from, recording_from, require_registers, until_from
+from .common import cache_from, firmware_from, inputs_of, limits_from, plan_from, recording_from, require_registers, until_from
 
 ONLY: Final = "--only"
 _ADDRESS: Final = re.compile("0x[0-9a-f]{1,16}", re.IGNORECASE)  # linear: of 64 bits
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     _require_sense(arguments)
     until, limits, recording = until_from(arguments), limits_from(arguments), recording_from(arguments)
     blob, engine = firmware_from(arguments), get_engine(arguments.engine)
-    with open_kernel(arguments.kernel) as kernel:
+    with open_kernel(arguments.kernel, cache_from(arguments)) as kernel:
         plan = plan_from(
             arguments,
             kernel,

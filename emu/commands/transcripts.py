@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.plan import BootPlan
-from pvhboot.loader.recording import Recording
 from pvhboot.shim.errors import BootError
 
 from ..engines.base import Engine, Until
@@ -15,6 +14,8 @@ from ..session import Outcome
 from .common import plan_from, until_from
 
 if TYPE_CHECKING:  # what not each boot has to wait for
+    from pvhboot.loader.recording import Recording
+
     from ..replay import Replay
     from ..transcriber import Transcriber
     from ..transcript import Transcript
@@ -50,7 +51,7 @@ def plan_of(
     kernel: Kernel,
     firmware: bytes,
     engine: Engine,
-    recording: Recording | None,
+    recording: "Recording | None",
     replay: "Replay | None",
 ) -> BootPlan:
     """The plan; a replay's has the memory, the command line and what the host reserves of its transcript. (Others, if given,

@@ -16,7 +16,7 @@ from pvhboot.shim.stock import GUEST_BITS, default_guest
 from ..inputs import open_kernel
 from ..places import Places
 from ..progress import shown_progress
-from ..report.text import subject_text
+from ..report.subject import subject_text
 from ..vary.candidates import host_faults
 from ..vary.faults import FAMILIES, USUAL
 from ..vary.judging import SILENT
@@ -25,7 +25,7 @@ from ..vary.mutants import OPERATORS, mutations
 from ..vary.report import matrix_text, matrix_to_json
 from ..vary.setup import Setup
 from ..vary.trial import Change, Reference, survey
-from .common import firmware_from, plan_from, recording_from
+from .common import cache_from, firmware_from, plan_from, recording_from
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,11 +33,20 @@ def run(arguments: argparse.Namespace) -> int:
     kinds = _kinds(arguments)
     jobs, test = _jobs(arguments), _test(arguments)
     blob, recording = firmware_from(arguments), recording_from(arguments)
-    with open_kernel(arguments.kernel) as kernel:
+    cache = cache_from(arguments)
+    with open_kernel(arguments.kernel, cache) as kernel:
         memory = recording.memory if recording else None
         plan = plan_from(arguments, kernel, blob.data, dma=not arguments.no_dma, memory=memory)
         image = default_guest(GUEST_BITS[0]) if arguments.kernel is None else arguments.kernel
-        setup = Setup.of(plan, blob.data, image, arguments.guest or LINUX, arguments.recording, dirty=arguments.dirty)
+        setup = Setup.of(
+            plan,
+            blob.data,
+            image,
+            arguments.guest or LINUX,
+            arguments.recording,
+            dirty=arguments.dirty,
+            cache=None if cache is None else cache.directory,
+        )
         unchanged = survey(setup, plan)
         changes = _sample(arguments, _changes(arguments, unchanged, kinds))
         if not arguments.json:

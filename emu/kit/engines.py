@@ -11,7 +11,7 @@ def engine_problem(name: str) -> str | None:
     """Why an engine cannot be used here; None if it can."""
     try:
         if name == KVM:
-            from ..engines.kvm.vm import open_device
+            from ..engines.kvm.device import open_device
 
             os.close(open_device())
         elif name == QEMU:

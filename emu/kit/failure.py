@@ -21,8 +21,10 @@ from ..reasons import LIMIT, PAUSED
 from ..recent import History
 from ..report.as_json import outcome_to_json
 from ..report.causes import cause_lines, executed_lines
+from ..report.said import last_lines, post_codes_text
 from ..report.state import state_text
-from ..report.text import cost_text, plan_text, subject_text
+from ..report.subject import subject_text
+from ..report.text import cost_text, plan_text
 from ..session import Outcome
 from ..trace import End, Record, Tracer
 from ..trace_file import header_of, to_line
@@ -148,9 +150,9 @@ def _lines(machine: Machine, standing: Standing, telling: Telling, *, brief: boo
     lines += _access_lines(standing)
     for name, text in (("debug console", standing.debug_console), ("console", standing.console)):
         if text:
-            lines += ["", f"the {name}'s last lines:", *(f"  {line}" for line in text.splitlines()[-_CONSOLE_LINES:])]
+            lines += ["", f"the {name}'s last lines:", *(f"  {line}" for line in last_lines(text, _CONSOLE_LINES))]
     if standing.post_codes:
-        lines += ["", "POST codes: " + " ".join(f"{code:02x}" for code in standing.post_codes)]
+        lines += ["", post_codes_text(standing.post_codes)]
     return [*lines, ""]
 
 

@@ -8,7 +8,8 @@ from pvhboot.shim.abi.x86 import Segment
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import BARE
 
-from ..check import CLAUSES, OK, UNOBSERVABLE, VIOLATED, Finding, check
+from ..check import OK, UNOBSERVABLE, VIOLATED, Finding, check
+from ..clauses import CLAUSES
 from ..comparison import REGISTERS, SEGMENTS
 from ..handoff import UNOBSERVABLE_CLAUSES, Handoff
 from ..tables import read_tables

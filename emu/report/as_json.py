@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def outcome_to_json(outcome: Outcome, diagnosis: "Diagnosis | None" = None) -> dict[str, Any]:
     """Engine, machine, kernel, stop, handoff, start_info, memmap, modules, cmdline, findings, causes, blob and counts."""
     stop, handoff, tables = outcome.run.stop, outcome.handoff, outcome.tables
-    place = None if stop.rip is None else outcome.blob.locate(stop.rip)
+    place = outcome.stop_place
     return {
         "ok": outcome.ok,
         "engine": outcome.engine,

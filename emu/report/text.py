@@ -1,18 +1,16 @@
 """The outcome of a boot, and a plan, as text for a person."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pvhboot.loader.plan import BootPlan
 from pvhboot.loader.sizes import show_size
 from pvhboot.shim.abi import x86
 from pvhboot.shim.abi.pvh import MEMMAP_TYPE_NAMES
-from pvhboot.shim.blob import Blob
 from pvhboot.shim.machines import Span
 
 from ..bus import KINDS
 from ..check import OK, Finding
-from ..disassembly import decode
 from ..engines.base import describe_stop
 from ..reasons import FAULT
 from ..session import Outcome
@@ -20,13 +18,7 @@ from ..session import Outcome
 if TYPE_CHECKING:
     from ..diagnosis import Diagnosis
 
-
-def subject_text(plan: BootPlan, blob: Blob) -> str:
-    """One line: what is about to run."""
-    moved = f", moved to {plan.segments[0].paddr:#x}" if plan.moved_by else ""
-    kernel = f"{plan.kernel.path} ({plan.kernel.kind}, entry {plan.entry:#x}{moved})"
-    patched = f", patched at {', '.join(blob.patched)}" if blob.patched else ""
-    return f"{kernel} on {plan.spec.name} with {show_size(plan.ram_size)}, firmware {blob.sha256[:12]}{patched}"
+_SAID_LINES: Final = 64  # of the debug console, the last ones
 
 
 def range_text(start: int, size: int) -> str:
@@ -88,9 +80,14 @@ def outcome_text(outcome: Outcome, verbose: bool, diagnosis: "Diagnosis | None" 
     if outcome.handoff is not None:
         lines += _handoff_lines(outcome)
     if outcome.debug_console:
-        lines += [f"debug console: {line}" for line in outcome.debug_console.decode(errors="replace").splitlines()]
+        from .said import last_lines
+
+        said = outcome.debug_console.decode(errors="replace")
+        lines += [f"debug console: {line}" for line in last_lines(said, _SAID_LINES)]
     if outcome.post_codes:
-        lines.append("POST codes: " + " ".join(f"{code:02x}" for code in outcome.post_codes))
+        from .said import post_codes_text
+
+        lines.append(post_codes_text(outcome.post_codes))
     if outcome.handoff is not None:
         lines += ["", *finding_lines(outcome.findings, verbose)]
     lines += _end_lines(outcome)
@@ -99,6 +96,11 @@ def outcome_text(outcome: Outcome, verbose: bool, diagnosis: "Diagnosis | None" 
 
         lines += failure_lines(outcome, diagnosis)
     return "\n".join(lines)
+
+
+def session_text(outcome: Outcome, verbose: bool, _diagnosis: "Diagnosis | None" = None) -> str:
+    """The same of a session at the console that went well, in short."""
+    return "\n".join([*finding_lines(outcome.findings, verbose), *_end_lines(outcome)])
 
 
 def _handoff_lines(outcome: Outcome) -> list[str]:
@@ -171,9 +173,11 @@ def _end_lines(outcome: Outcome) -> list[str]:
     if outcome.ended_as_asked:
         return lines
     if stop.rip is not None:
-        place = outcome.blob.locate(stop.rip)
+        place = outcome.stop_place
         lines.append(f"  at {stop.rip:#x}" + (f", {place}" if place else ""))
         if stop.reason == FAULT and outcome.run.bits:
+            from ..disassembly import decode
+
             found = decode(outcome.run.code, stop.rip, outcome.run.bits)
             shown = "  ".join(part for part in (found.data.hex(" "), found.text) if part)
             lines.append(f"  the instruction: {shown}")

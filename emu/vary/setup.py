@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Self
 
+from pvhboot.loader.cache import Cache
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.memory import GuestMemory
 from pvhboot.loader.modules import LINUX, Module
@@ -19,7 +20,7 @@ _DIRT = b"\xaa"
 class Setup(NamedTuple):
     """What to boot and on what. `machine` is the name of one, `firmware` a ROM, `kernel` a path or the bytes of a file;
     `memory` in bytes; `recording` is the path of what `pvhboot record` wrote, None for the machine's own. `dirty`: RAM below
-    640 KiB holds anything after power on, not zeros. The rest as in make_plan."""
+    640 KiB holds anything after power on, not zeros; `cache` is the directory of one of kernels. The rest as in make_plan."""
 
     machine: str
     firmware: bytes
@@ -33,10 +34,19 @@ class Setup(NamedTuple):
     dma: bool = True
     recording: str | None = None
     dirty: bool = False
+    cache: str | None = None
 
     @classmethod
     def of(
-        cls, plan: BootPlan, firmware: bytes, kernel: str | bytes, guest: str, recording: str | None, *, dirty: bool
+        cls,
+        plan: BootPlan,
+        firmware: bytes,
+        kernel: str | bytes,
+        guest: str,
+        recording: str | None,
+        *,
+        dirty: bool,
+        cache: str | None = None,
     ) -> Self:
         """What makes a plan again, of which it does not tell the rest."""
         return cls(
@@ -52,6 +62,7 @@ class Setup(NamedTuple):
             plan.dma,
             recording,
             dirty,
+            cache,
         )
 
     def place(self, plan: BootPlan) -> GuestMemory:
@@ -75,7 +86,10 @@ class Setup(NamedTuple):
     def plan(self) -> Iterator[BootPlan]:
         """The plan, with its files open as long as the context lasts. Raises BootError as make_plan does."""
         named = self.kernel
-        with Kernel.open(named) if isinstance(named, str) else Kernel.from_bytes(named, "kernel") as kernel:
+        cache = None if self.cache is None else Cache(self.cache)
+        with (
+            Kernel.open(named, cache=cache) if isinstance(named, str) else Kernel.from_bytes(named, "kernel", cache=cache)
+        ) as kernel:
             yield make_plan(
                 machine(self.machine),
                 self.firmware,

@@ -21,14 +21,13 @@ from pvhboot.loader.image import BytesImage
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.modules import Module
 from pvhboot.loader.plan import make_plan
-from pvhboot.shim.abi import pvh
-from pvhboot.shim.abi.elf import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE
 from pvhboot.shim.abi.firmware import PANICS, panic_message
-from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
+from pvhboot.shim.abi.x86 import HLT
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.image import build
 from pvhboot.shim.machines import GIB, MIB, MICROVM_ACPI
 from stores import Stores
+from tiny import kernel_image
 
 PAGE = 0x1000
 RAM, RESERVED, ACPI = 1, 2, 3
@@ -277,10 +276,7 @@ def make(blob, tmp_path_factory):
     path.write_bytes(INITRD)
 
     def plan(case, dma=True):
-        code = ElfSegment(PT_LOAD, case.kernel, b"\xf4" * KERNEL_BYTES, KERNEL_BYTES, PF_R | PF_W | PF_X, 4)
-        entry = note(pvh.NOTE_NAME, pvh.XEN_ELFNOTE_PHYS32_ENTRY, case.kernel.to_bytes(4, "little"))
-        image = write_elf(32, case.kernel, (code, ElfSegment(PT_NOTE, 0, entry, len(entry), PF_R, 4)), {})
-        kernel = Kernel.from_bytes(image, "kernel")
+        kernel = Kernel.from_bytes(kernel_image(HLT * KERNEL_BYTES, case.kernel), "kernel")
         modules = [] if case.initrd == 0 else [Module(str(path))]
         plan = make_plan(MICROVM_ACPI, blob.data, kernel, memory=case.memory, modules=modules, cmdline="a line", dma=dma)
         return plan._replace(modules=(plan.modules[0]._replace(paddr=case.initrd),)) if case.initrd else plan

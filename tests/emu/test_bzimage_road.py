@@ -21,15 +21,13 @@ from pvhboot.loader.image import BytesImage
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.modules import Module
 from pvhboot.loader.plan import make_plan
-from pvhboot.shim.abi import pvh
-from pvhboot.shim.abi.elf import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE
 from pvhboot.shim.abi.firmware import PANICS, panic_message
-from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
 from pvhboot.shim.image import build
 from pvhboot.shim.machines import GIB, MACHINES, MIB, MICROVM, MICROVM_ACPI, PC, Q35
 from pvhboot.shim.stage import make_stage
 from pvhboot.shim.stock import default_blob
 from stores import Stores
+from tiny import kernel_image
 
 KERNEL_ADDR, KERNEL_SIZE, INITRD_ADDR, INITRD_SIZE = 0x07, 0x08, 0x0A, 0x0B
 KERNEL_ENTRY, KERNEL_DATA, CMDLINE_SIZE, SETUP_SIZE, SETUP_DATA = 0x10, 0x11, 0x14, 0x17, 0x18
@@ -102,9 +100,7 @@ def make(tmp_path_factory):
     """Makes the plan of a case, for a machine."""
     path = tmp_path_factory.mktemp("bzimage") / "initrd"
     path.write_bytes(INITRD)
-    code = ElfSegment(PT_LOAD, PLANNED, b"\xf4" * 16, 16, PF_R | PF_W | PF_X, 4)
-    entry = note(pvh.NOTE_NAME, pvh.XEN_ELFNOTE_PHYS32_ENTRY, PLANNED.to_bytes(4, "little"))
-    image = write_elf(32, PLANNED, (code, ElfSegment(PT_NOTE, 0, entry, len(entry), PF_R, 4)), {})
+    image = kernel_image(paddr=PLANNED)
 
     def plan(case, spec=MICROVM, dma=True, blob=None):
         kernel = Kernel.from_bytes(image, "kernel")

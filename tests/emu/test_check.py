@@ -3,7 +3,8 @@
 import struct
 
 import pytest
-from pvhboot.emu.check import CLAUSES, OK, UNOBSERVABLE, VIOLATED, Finding, check, is_clean
+from pvhboot.emu.check import OK, UNOBSERVABLE, VIOLATED, Finding, check, is_clean
+from pvhboot.emu.clauses import CLAUSES
 from pvhboot.emu.engines.base import Limits, Until
 from pvhboot.emu.engines.names import ENGINES
 from pvhboot.emu.handoff import UNOBSERVABLE_CLAUSES

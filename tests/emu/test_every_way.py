@@ -22,12 +22,12 @@ from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.modules import Module
 from pvhboot.loader.plan import make_plan
 from pvhboot.shim.abi import params
-from pvhboot.shim.abi.elf import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE
 from pvhboot.shim.abi.firmware import panic_message
-from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
+from pvhboot.shim.abi.x86 import HLT
 from pvhboot.shim.image import panics_of
 from pvhboot.shim.machines import BARE, FIRMWARES, MACHINES, MIB, PARAMS_PADDR, UNIVERSAL
 from pvhboot.shim.stock import default_blob
+from tiny import kernel_image
 from ways import WAYS
 
 FW_CFG_FIRMWARES = [*SPECS, UNIVERSAL.name]
@@ -54,13 +54,7 @@ UNREACHABLE = (
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory):
     path = tmp_path_factory.mktemp("ways") / "kernel"
-    code = b"\xf4".ljust(KERNEL_BYTES, b"\x90")
-    entry = note(b"Xen\0", 18, KERNEL.to_bytes(4, "little"))
-    segments = [
-        ElfSegment(PT_LOAD, KERNEL, code, KERNEL_BYTES, PF_R | PF_W | PF_X, 4),
-        ElfSegment(PT_NOTE, 0, entry, len(entry), PF_R, 4),
-    ]
-    path.write_bytes(write_elf(64, KERNEL, segments, {}))
+    path.write_bytes(kernel_image(HLT.ljust(KERNEL_BYTES, b"\x90"), KERNEL, bits=64))
     with Kernel.open(str(path)) as opened:
         yield opened
 

@@ -6,7 +6,7 @@ import pytest
 from pvhboot.emu.bus import Bus
 from pvhboot.emu.devices.fw_cfg import FwCfg
 from pvhboot.loader.fw_cfg import FileContents, with_directory
-from pvhboot.loader.image import BytesImage
+from pvhboot.loader.image import BytesImage, FileImage
 from pvhboot.loader.memory import GuestMemory
 from pvhboot.loader.recording import RecordedFile
 from pvhboot.shim.errors import BootError
@@ -25,8 +25,12 @@ class Host:
         self.memory = GuestMemory([LOW, HIGH], bytes(4096))
         self.told = []
         self.memory.listeners.append(lambda paddr, size: self.told.append((paddr, size)))
+        self.attach({key: BytesImage(data) for key, data in items.items()}, dma=dma)
+
+    def attach(self, items, *, dma=True):
+        """Has the device have these items."""
         self.bus = Bus("ones")
-        device = FwCfg({key: BytesImage(data) for key, data in items.items()}, self.memory, dma=dma)
+        device = FwCfg(items, self.memory, dma=dma)
         self.bus.claim_ports(0x510, 2, "fw_cfg", device, width=2)
         if device.dma_ports is not None:
             self.bus.claim_ports(0x514, 8, "dma", device.dma_ports, width=8)
@@ -178,6 +182,34 @@ def test_a_transfer_goes_over_the_border_of_two_regions():
     assert host.told == [(0x8000 - 40, 40), (0x8000, 60), (DESCRIPTOR, 4)]
 
 
+@pytest.mark.parametrize(
+    ("paddr", "length", "copied", "mapped"),
+    [
+        (0x2000, 0x3000, 0, 0x3000),  # whole pages of the file, where they may lie
+        (0x2000, 0x3123, 0x123, 0x3000),
+        (0x2000, 0x9000, 0x2AF, 0x4000),  # zeros behind its end; what does not fit into the first region is read
+        (0x2010, 0x3000, 0x3000, 0),
+        (0x7000, 0x2000, 0, 0x2000),
+        (0x2000, 0xFFF, 0xFFF, 0),
+    ],
+)
+def test_a_file_is_mapped_where_it_can_be(tmp_path, paddr, length, copied, mapped):
+    data = bytes(range(251)) * 17 * 4 + b"end"  # 4 pages and more: no two of them are the same
+    path = tmp_path / "initrd"
+    path.write_bytes(data)
+    host, plain = Host({}), Host({0x12: data})
+    image = FileImage(path)
+    host.attach({0x12: image})
+    for one in (host, plain):
+        one.memory.view(0x1000, 0x7000)[:] = b"\xaa" * 0x7000
+        assert one.transfer(0x12 << 16 | SELECT | READ, length, paddr) == 0
+    assert (host.memory.copied, host.memory.mapped, plain.memory.mapped) == (copied, mapped, 0)
+    for one in (host, plain):
+        assert one.transfer(READ, 1, BUFFER - 1) == 0  # goes on behind it
+    assert host.memory.read(0, 0x10000) == plain.memory.read(0, 0x10000)
+    image.close()
+
+
 def test_a_descriptor_outside_of_memory_tells_nobody():
     host = Host()
     host.start(0x20000)
@@ -203,10 +235,7 @@ def test_an_item_that_cannot_be_read_is_an_error():
 def test_a_writeable_file_takes_what_fits():
     host = Host({})
     items = {0x20: FileContents(RecordedFile(8, b"abc", True)), 0x21: FileContents(RecordedFile(8, b"abc", False))}
-    device = FwCfg(items, host.memory)
-    host.bus = Bus("ones")
-    host.bus.claim_ports(0x510, 2, "fw_cfg", device, width=2)
-    host.bus.claim_ports(0x514, 8, "dma", device.dma_ports, width=8)
+    host.attach(items)
     host.memory.view(BUFFER, 8)[:] = b"12345678"
 
     def contents(key):

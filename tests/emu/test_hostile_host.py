@@ -11,8 +11,8 @@ import pytest
 from hostile import KERNEL, KERNEL_BYTES, Host, Judge, hosts, impatient_roms
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from pvhboot.loader.kernel import Kernel
-from pvhboot.shim.abi.elf import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE
-from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
+from pvhboot.shim.abi.x86 import HLT
+from tiny import kernel_image
 
 CASES = 10_000 if os.environ.get("PVHBOOT_NIGHTLY") else 500
 
@@ -21,13 +21,7 @@ CASES = 10_000 if os.environ.get("PVHBOOT_NIGHTLY") else 500
 def judge(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     kernel, initrd = folder / "kernel", folder / "initrd"
-    code = b"\xf4".ljust(KERNEL_BYTES, b"\x90")
-    entry = note(b"Xen\0", 18, KERNEL.to_bytes(4, "little"))
-    segments = [
-        ElfSegment(PT_LOAD, KERNEL, code, KERNEL_BYTES, PF_R | PF_W | PF_X, 4),
-        ElfSegment(PT_NOTE, 0, entry, len(entry), PF_R, 4),
-    ]
-    kernel.write_bytes(write_elf(64, KERNEL, segments, {}))
+    kernel.write_bytes(kernel_image(HLT.ljust(KERNEL_BYTES, b"\x90"), KERNEL, bits=64))
     initrd.write_bytes(b"initrd" * 100)
     with Kernel.open(str(kernel)) as opened:
         yield Judge(opened, str(initrd), impatient_roms())

@@ -22,16 +22,15 @@ from pvhboot.loader.image import BytesImage
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.modules import Module
 from pvhboot.loader.plan import make_plan
-from pvhboot.shim.abi import pvh
 from pvhboot.shim.abi.e820 import E820Entry
-from pvhboot.shim.abi.elf import PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE
 from pvhboot.shim.abi.firmware import FW_CFG, PANICS, PARAMS, panic_message
-from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
+from pvhboot.shim.abi.x86 import HLT
 from pvhboot.shim.image import build
 from pvhboot.shim.machines import BARE, GIB, MACHINES, MIB, MICROVM
 from pvhboot.shim.stage import make_stage
 from pvhboot.shim.stock import default_blob, default_guest
 from stores import Stores
+from tiny import kernel_image
 
 SIZE, STRINGS = 8, 24
 
@@ -264,9 +263,7 @@ def microvm(tmp_path):
     path = tmp_path / "initrd"
     path.write_bytes(INITRD)
 
-    code = ElfSegment(PT_LOAD, KERNEL_PADDR, b"\xf4" * KERNEL_BYTES, KERNEL_BYTES, PF_R | PF_W | PF_X, 4)
-    entry = note(pvh.NOTE_NAME, pvh.XEN_ELFNOTE_PHYS32_ENTRY, KERNEL_PADDR.to_bytes(4, "little"))
-    image = write_elf(32, KERNEL_PADDR, (code, ElfSegment(PT_NOTE, 0, entry, len(entry), PF_R, 4)), {})
+    image = kernel_image(HLT * KERNEL_BYTES, KERNEL_PADDR)
 
     def plan(memory=64 * MIB, **more):
         kernel = Kernel.from_bytes(image, "kernel")

@@ -28,13 +28,12 @@ from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.modules import Module
 from pvhboot.loader.plan import make_plan
 from pvhboot.shim.abi import pvh, x86
-from pvhboot.shim.abi.elf import PF_R, PF_X, PT_LOAD, PT_NOTE
-from pvhboot.shim.elfwriter import ElfSegment, note, write_elf
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.guest_layout import GUEST_PADDR
 from pvhboot.shim.image import asm_source, build
 from pvhboot.shim.machines import BARE, MACHINES, MIB, MICROVM
 from pvhboot.shim.stock import default_blob, default_guest
+from tiny import kernel_image
 
 QBOOT = Path("/usr/share/qemu/qboot.rom")
 
@@ -271,10 +270,7 @@ def test_what_a_guest_printed_before_its_end_is_all_there():
 
 
 def tiny_kernel(code, entry=ENTRY):
-    segment = ElfSegment(PT_LOAD, entry, code, len(code), PF_R | PF_X, 4)
-    descriptor = note(pvh.NOTE_NAME, pvh.XEN_ELFNOTE_PHYS32_ENTRY, entry.to_bytes(4, "little"))
-    data = write_elf(32, entry, (segment, ElfSegment(PT_NOTE, 0, descriptor, len(descriptor), PF_R, 4)), {})
-    return Kernel.from_bytes(data, "tiny")
+    return Kernel.from_bytes(kernel_image(code, entry), "tiny")
 
 
 _BOOT = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from pvhboot.emu.cli import main;"
