@@ -35,7 +35,8 @@ class Ours:
         kernel = Kernel.from_bytes(default_guest(64), "guest")
         plan = make_plan(spec, ROM, kernel, memory=MEMORY)
         self.memory = plan.memory()
-        self._bus = Board(plan, self.memory).bus
+        self._board = Board(plan, self.memory)  # its devices live as long as it does
+        self._bus = self._board.bus
         self.port_read, self.port_write = self._bus.port_read, self._bus.port_write
 
     def read(self, paddr, size):

@@ -98,7 +98,8 @@ class Ours:
 
     def __init__(self, plan):
         self._memory = plan.memory()
-        bus = Board(plan, self._memory).bus
+        self._board = Board(plan, self._memory)  # its devices live as long as it does
+        bus = self._board.bus
         self.port_read, self.port_write, self.read = bus.port_read, bus.port_write, self._memory.read
 
     def write(self, paddr, data):

@@ -193,13 +193,14 @@ def test_linux_on_kvm_to_its_64_bit_entry(guest_file, capsys):
     assert names(one) == [*FIRMWARE, KERNEL_64]
 
 
-@pytest.mark.skipif(not NIGHTLY, reason="needs a kernel that only the nightly run builds: PVHBOOT_NIGHTLY=1 makes it")
-def test_linux_to_init(guest_file, tmp_path, capsys):
-    initrd = tmp_path / "initrd"
-    initrd.write_bytes(initramfs(guest_file("busybox")))
-    one = timeline(capsys, guest_file("vmlinux-small"), "--initrd", initrd, "--append", "console=ttyS0")
-    assert names(one) == list(MARKS)
-    assert places(one)[INIT] == "'Run /init as init process'"
+if NIGHTLY:  # tests/build-small-kernel takes minutes
+
+    def test_linux_to_init(guest_file, tmp_path, capsys):
+        initrd = tmp_path / "initrd"
+        initrd.write_bytes(initramfs(guest_file("busybox")))
+        one = timeline(capsys, guest_file("vmlinux-small"), "--initrd", initrd, "--append", "console=ttyS0")
+        assert names(one) == list(MARKS)
+        assert places(one)[INIT] == "'Run /init as init process'"
 
 
 def test_a_broken_symbol_table(marked, capsys):

@@ -412,7 +412,7 @@ def test_a_guest_without_an_idt_ends_at_its_first_fault(capsys: pytest.CaptureFi
     assert main(["boot", str(tmp_path / "guest"), "--until", "exit"]) == 1
     said = capsys.readouterr().out
     assert "end: fault: #UD invalid opcode, and gate 6 of the IDT is empty: a triple fault" in said
-    assert f"  at {forge.CODE + 1:#x}\n  the instruction: 0f 0b  ud2\n" in said
+    assert f"  at {forge.CODE + 1:#x}, kernel+0x1\n  the instruction: 0f 0b  ud2\n" in said
 
 
 @pytest.mark.parametrize(
