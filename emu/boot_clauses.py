@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Final
 
+from pvhboot.loader.placed import first_difference
 from pvhboot.shim.abi import pvh
 from pvhboot.shim.abi.pvh import MemmapEntry, ModlistEntry
 from pvhboot.shim.abi.x86 import ADDRESS_4G
@@ -204,7 +205,7 @@ def _disjoint(subject: Subject) -> Iterator[str]:
 
 
 def _payload(subject: Subject) -> Iterator[str]:
-    difference = subject.plan.first_difference(subject.handoff.memory)
+    difference = first_difference(subject.plan, subject.handoff.memory)
     if difference:
         yield difference
 

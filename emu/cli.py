@@ -29,8 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from .arguments import BAD_INPUT, parse
     from .complaint import complain
 
-    if sys.stdout is None or sys.stderr is None:  # closed by whoever started us
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process lives
     if isinstance(sys.stdout, io.TextIOWrapper):  # a guest prints what it likes, whatever this terminal can show
         sys.stdout.reconfigure(errors="backslashreplace")
     arguments = parse(argv)
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + SIGPIPE
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in (errno.ENOSPC, errno.EIO):  # EIO: a terminal that has gone
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         complain(f"cannot write the output: {error.strerror}")

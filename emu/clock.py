@@ -36,8 +36,8 @@ class Clock:
         self._told: Callable[[], None] | None = None
 
     def drive(self, since: Callable[[], int], told: Callable[[], None] | None = None) -> None:
-        """From now on `since` says how many ns have gone by since the last `advance`, and `told` is called when another timer
-        may be the next one."""
+        """From now on `since` says how many ns have gone by since the last `advance`, and `told` is called when the next timer
+        may be another one, or nearer than these ns say."""
         self._since, self._told = since, told
 
     def let_go(self) -> None:
@@ -52,6 +52,7 @@ class Clock:
     def look(self) -> int:
         """The time, for a guest that looks at a device: this takes a while."""
         self._passed += LOOK_NS
+        self._change()
         return self.now
 
     def advance(self, ns: int) -> None:

@@ -6,6 +6,7 @@ Anything else on standard input, a pipe or a file, is typed as it is, once the g
 nothing.
 """
 
+import errno
 import os
 import select
 import signal
@@ -14,9 +15,9 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from .board import Board
 
@@ -28,7 +29,6 @@ _GONE: Final = "the terminal has gone"
 _STDIN: Final = 0
 _CHUNK: Final = 4096  # bytes; so many at most wait for the guest to read them
 _ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-_OKAY: Final = b"."
 
 
 class Keys:
@@ -63,37 +63,37 @@ class Keys:
 class Console:
     """Standard input and output, or other descriptors, as a board's terminal: see board.Input."""
 
-    def __init__(self, board: Board, source: int, write: Callable[[bytes], None]) -> None:
-        """Reads what is typed from a descriptor; `write` shows something to whoever types."""
+    def __init__(self, board: Board, source: int | None, write: Callable[[bytes], None]) -> None:
+        """Reads what is typed from a descriptor, if there is one; `write` shows something to whoever types."""
         self._board = board
-        self._source = source
-        self._open = _is_open(source)
+        self._source = source  # None: nothing more will come
         self._polled = threading.Event()
         self._keys: Keys | None = None
-        if os.isatty(source):
+        if source is not None and os.isatty(source):
             self._keys = Keys(lambda: board.leave("Ctrl-A X"), lambda: write(f"\r\n{HELP_TEXT}\r\n".encode()))
         else:
             board.serial.waits_for_rts = True
 
     def poll(self, seconds: float) -> None:
         """See Input."""
-        full = self._board.serial.waiting >= _CHUNK
-        if not self._open or (full and self._keys is None):
+        room = max(_CHUNK - self._board.serial.waiting, 0)
+        source = self._source
+        if source is None or (not room and self._keys is None):
             if seconds:
                 time.sleep(seconds)
             return
-        if select.select([self._source], [], [], seconds)[0]:
+        if select.select([source], [], [], seconds)[0]:
             try:
-                data = os.read(self._source, _CHUNK)
+                data = os.read(source, room if self._keys is None else _CHUNK)
             except OSError:
                 data = b""
-            self._open = bool(data)
+            if not data:
+                self._source = None
             if self._keys is not None:
                 if not data:
                     self._board.leave(_GONE)
                 data = self._keys.filter(data)  # also what a guest that has hung will never read
-            if not full:
-                self._board.serial.receive(data)
+            self._board.serial.receive(data[:room])
         self._polled.set()
 
     @contextmanager
@@ -104,22 +104,20 @@ class Console:
             stack.callback(os.close, end)
             ended = threading.Event()
             thread = threading.Thread(target=self._watch, args=(wake, end, ended), daemon=True)
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # inherited: none is the thread's
             try:
-                thread.start()
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            try:
+                with _signals_blocked():  # they are for the main thread
+                    thread.start()
                 yield
             finally:
                 os.close(over)
                 ended.set()
                 self._polled.set()
-                thread.join()
+                if thread.ident is not None:  # else a signal has come before it was started
+                    thread.join()
 
     def _watch(self, wake: Callable[[], None], end: int, ended: threading.Event) -> None:
-        while self._open:
-            ready, _, _ = select.select([self._source, end], [], [])
+        while (source := self._source) is not None:
+            ready, _, _ = select.select([source, end], [], [])
             if end in ready:
                 return
             self._polled.clear()
@@ -129,12 +127,14 @@ class Console:
             self._polled.wait()
 
 
-def _is_open(fd: int) -> bool:
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """So that they are, too, in a thread or a child that is made meanwhile."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Screen:
@@ -163,12 +163,13 @@ class Screen:
 def at_console(board: Board) -> Iterator[None]:
     """As long as the context lasts, this process's standard input and output are the board's terminal."""
     screen = Screen(board)
+    source = None if sys.__stdin__ is None else _STDIN  # closed when Python started, the number is another file's by now
     board.on_console = screen.write
-    board.input = Console(board, _STDIN, screen.write)
-    if os.isatty(_STDIN):
+    board.input = Console(board, source, screen.write)
+    if source is not None and os.isatty(source):
         print(f"console: {HELP_TEXT}", flush=True)
     try:
-        with raw_terminal(_STDIN):
+        with nullcontext() if source is None else raw_terminal(source):
             yield
     finally:
         board.input = board.on_console = None
@@ -181,10 +182,14 @@ def raw_terminal(fd: int) -> Iterator[None]:
     if not os.isatty(fd):
         yield
         return
+    with suppress(termios.error):
+        termios.tcflow(
+            fd, termios.TCOON
+        )  # in the background it stops here: how the terminal is set there is not to be restored
     before = termios.tcgetattr(fd)
     raw = _raw(before)
     with ExitStack() as stack:
-        stack.callback(_guard(fd, before, raw))
+        stack.enter_context(_guarded(fd, before, raw))
 
         def restore() -> None:
             _set(fd, before)
@@ -201,19 +206,22 @@ def raw_terminal(fd: int) -> Iterator[None]:
 
         for number, handler in (*((number, end) for number in _ENDING), (signal.SIGTSTP, pause)):
             if (usual := signal.getsignal(number)) is not signal.SIG_IGN:
-                signal.signal(number, handler)
                 stack.callback(signal.signal, number, signal.SIG_DFL if usual is None else usual)
+                signal.signal(number, handler)
         stack.callback(restore)
         _set(fd, raw)
         yield
 
 
 def _set(fd: int, attributes: list[Any]) -> None:
-    """At once: one that does not take its output any more would have everybody wait."""
-    try:
-        termios.tcsetattr(fd, termios.TCSANOW, attributes)
-    except termios.error:  # the terminal has gone
-        return
+    """At once: one that does not take its output any more would have everybody wait. In the background it is stopped here."""
+    while True:
+        try:
+            termios.tcsetattr(fd, termios.TCSANOW, attributes)
+        except termios.error as error:
+            if error.args[0] == errno.EINTR:  # by another signal, as it is continued
+                continue
+        return  # done, or the terminal has gone
 
 
 def _raw(attributes: list[Any]) -> list[Any]:
@@ -229,25 +237,32 @@ def _raw(attributes: list[Any]) -> list[Any]:
     return [iflag, oflag, cflag, lflag, ispeed, ospeed, cc]
 
 
-def _guard(fd: int, before: list[Any], raw: list[Any]) -> Callable[[], None]:
-    """Has a child restore the terminal if this process ends and has not called what this gives."""
+@contextmanager
+def _guarded(fd: int, before: list[Any], raw: list[Any]) -> Iterator[None]:
+    """When the context ends, or this process, a child restores the terminal, if nobody has."""
     theirs, ours = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            for number in (*_ENDING, signal.SIGINT, signal.SIGTSTP, signal.SIGTTOU):
-                signal.signal(number, signal.SIG_IGN)
-            os.close(ours)
-            # A shell that has its terminal back, and has set it as it likes, is left alone.
-            if os.read(theirs, 1) != _OKAY and termios.tcgetattr(fd) == raw:
-                termios.tcsetattr(fd, termios.TCSANOW, before)
-        finally:
-            os._exit(0)
-    os.close(theirs)
-
-    def dismiss() -> None:
-        os.write(ours, _OKAY)
+    child = 0
+    try:
+        with _signals_blocked():
+            child = os.fork()
+            if not child:
+                _guard(fd, before, raw, theirs, ours)
+        os.close(theirs)
+        yield
+    finally:
         os.close(ours)
-        os.waitpid(child, 0)
+        if child:
+            with suppress(ChildProcessError):  # who has SIGCHLD ignored has no children to wait for
+                os.waitpid(child, 0)
 
-    return dismiss
+
+def _guard(fd: int, before: list[Any], raw: list[Any], theirs: int, ours: int) -> NoReturn:
+    """The child, with all signals blocked: a key that ends its parent, or being in the background, is nothing to it."""
+    try:
+        os.close(ours)
+        os.read(theirs, 1)  # its end
+        # Else it has been restored, or a shell that has its terminal back has set it as it likes.
+        if termios.tcgetattr(fd) == raw:
+            termios.tcsetattr(fd, termios.TCSANOW, before)
+    finally:
+        os._exit(0)

@@ -1,9 +1,9 @@
 """The interrupt lines of a PC: devices raise them, one controller listens."""
 
 from collections.abc import Callable
-from typing import Final
 
-IRQ_LINES: Final = 16  # of the two 8259A, as ISA devices have them
+from pvhboot.shim.abi.apic import ISA_IRQS
+
 Sink = Callable[[int, bool], None]
 
 
@@ -16,7 +16,7 @@ class InterruptLines:
 
     def __init__(self) -> None:
         self._sink: Sink | None = None
-        self._levels = [False] * IRQ_LINES
+        self._levels = [False] * ISA_IRQS
 
     def connect(self, sink: Sink) -> None:
         """From now on this controller is told."""

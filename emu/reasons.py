@@ -14,3 +14,4 @@ DIVERGED: Final = "diverged"  # an access that the transcript, which is replayed
 PAUSED: Final = "paused"  # nothing has: a test has let it go no farther
 LEFT: Final = "left"  # who sat at the console has
 DEBUGGER: Final = "debugger"  # the gdb that drove the CPU has killed the guest, or gone away
+INTERRUPTED: Final = "interrupted"  # Ctrl-C

@@ -11,8 +11,8 @@ from pvhboot.shim.errors import BootError
 from .board import Board
 from .bus import Access
 from .check import Finding, check, is_clean
-from .engines.base import Engine, Limits, Run, Stop, Until, Watcher
-from .engines.names import ENGINES, KVM, QEMU, UNICORN
+from .engines.base import Engine, InterruptedRunError, Limits, Run, Stop, Until, Watcher
+from .engines.names import ENGINES, KVM, QEMU, TCG, UNICORN
 from .handoff import Handoff
 from .reasons import EXIT, LEFT, RESET
 from .tables import Tables, read_tables
@@ -70,6 +70,14 @@ class Outcome(NamedTuple):
             return None
 
 
+class InterruptedBootError(KeyboardInterrupt):
+    """Ctrl-C has ended a boot; `outcome` is what it has come to."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+
 def get_engine(
     name: str, *, accelerator: str | None = None, qemu_arguments: Sequence[str] = (), tracing: bool = False
 ) -> Engine:
@@ -91,7 +99,7 @@ def get_engine(
     if name == QEMU:
         from .engines.qemu.engine import QemuEngine
 
-        return QemuEngine(accelerator or "tcg", qemu_arguments, tracing=tracing)
+        return QemuEngine(accelerator or TCG, qemu_arguments, tracing=tracing)
     raise BootError(f"no engine named {name!r}; there is: {', '.join(ENGINES)}")
 
 
@@ -130,7 +138,7 @@ def boot_board(
     stats: "Stats | None" = None,
 ) -> Outcome:
     """The same on a board that somebody else has made, for its plan. One that is not as the plan says is not for the engine
-    qemu."""
+    qemu. At Ctrl-C it raises InterruptedBootError, where the engine can say what the run has come to."""
     plan = board.plan
     seen: list[tuple[Handoff, Tables, tuple[Finding, ...]]] = []
 
@@ -144,12 +152,16 @@ def boot_board(
     if stats is not None and engine.name != QEMU:
         stats.placed(board.memory)
         watchers = (*watchers, stats)
-    run = engine.run(board, until, limits, on_handoff, watchers)
+    interrupted = False
+    try:
+        run = engine.run(board, until, limits, on_handoff, watchers)
+    except InterruptedRunError as error:
+        run, interrupted = error.run, True
     if stats is not None:
         stats.ended()
     handoff, tables, findings = seen[0] if seen else (None, None, ())
     as_asked = _is_as_asked(run.stop, until)
-    return Outcome(
+    outcome = Outcome(
         plan,
         blob,
         engine.name,
@@ -164,3 +176,6 @@ def boot_board(
         None if board.is_stock else tuple(board.bus.log),
         None if board.is_stock else board.memory,
     )
+    if interrupted:
+        raise InterruptedBootError(outcome)
+    return outcome

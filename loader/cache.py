@@ -4,7 +4,7 @@ An uncompressed kernel is known by the bytes that its proof has read: an entry r
 them where they were. Nothing more of the file is read, and nobody's clock is trusted. A compressed one is known by the SHA-256
 of the whole file; beside its entry lies the unpacked image, which is mapped like any vmlinux. So that even the digest is not
 computed each time, a memo keeps it by the file's device, number, size and times, as git's index does: a file that was changed
-less than RACY before is not remembered.
+less than RACY before it was read is not remembered.
 
 Whatever is wrong with the directory or with a file in it, the kernel is read as if there were no cache. Only what belongs to
 this user, and nobody else can write to, is looked at. Files come into being under another name and are renamed: a reader sees
@@ -90,11 +90,11 @@ class Cache:
             return read(file)
         from hashlib import sha256
 
-        before = _stamp(file)
+        before, settled = _stamp(file), time.time_ns() - RACY
         data = bytearray(file.size)  # what is hashed is what is unpacked: the file may change in between
         file.read_into(0, memoryview(data))
         digest = sha256(data).hexdigest()
-        if before != NO_FILE and before == _stamp(file):
+        if before != NO_FILE and before == _stamp(file) and max(before.mtime, before.ctime) < settled:
             self._remember(file, before, digest)
         return self._unpacked(digest) or self._keep(digest, read(BytesImage(data)))
 
@@ -137,9 +137,8 @@ class Cache:
         return unpack_memo(data, stamp)
 
     def _remember(self, file: OpenImage, stamp: Stamp, digest: str) -> None:
-        if max(stamp.mtime, stamp.ctime) < time.time_ns() - RACY:
-            with suppress(OSError), self._writing() as directory:
-                _write(directory, _memo_name(file), pack_memo(stamp, digest), 0o600)
+        with suppress(OSError), self._writing() as directory:
+            _write(directory, _memo_name(file), pack_memo(stamp, digest), 0o600)
 
     def _entry(self, name: str) -> Entry | None:
         data = self._read(name)

@@ -1,6 +1,8 @@
 """Kernel: a PVH kernel file, plain, compressed or in a bzImage, proven fit to load before anyone reads a segment of it."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from pvhboot.shim.errors import BootError
@@ -43,18 +45,14 @@ class Kernel:
         `progress` is called with bytes consumed and bytes in total while the kernel is decompressed, if it is compressed.
         """
         name = os.fspath(path)
-        try:
+        with _naming(name):
             return cls._from_image(FileImage(path), name, progress, cache)
-        except BootError as error:
-            raise BootError(f"{name}: {error}") from None
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str, *, cache: Cache | None = None) -> Self:
         """Checks a file that is in memory; BootError, with `name` in front, for all that is wrong."""
-        try:
+        with _naming(name):
             return cls._from_image(BytesImage(data), name, None, cache)
-        except BootError as error:
-            raise BootError(f"{name}: {error}") from None
 
     @classmethod
     def _from_image(cls, file: OpenImage, path: str, progress: "Progress | None", cache: Cache | None) -> Self:
@@ -96,24 +94,25 @@ class Kernel:
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fills the whole buffer from that offset of the uncompressed image; BootError if the file ends before."""
-        try:
+        with _naming(self.path):
             self._image.read_into(offset, buffer)
-        except BootError as error:
-            raise BootError(f"{self.path}: {error}") from None
 
     def symbols(self) -> "list[CodeSymbol]":
-        """Its functions and labels, as symbols.code_symbols has them; the same list each time."""
+        """Its functions and labels, as symbols.code_symbols has them; the same list each time. BootError if they cannot be
+        read."""
         if self._symbols is None:
             from .symbols import code_symbols
 
-            self._symbols = code_symbols(self._image)
+            with _naming(self.path):
+                self._symbols = code_symbols(self._image)
         return self._symbols
 
     def symbol(self, name: str) -> "CodeSymbol | None":
-        """One of them, as symbols.code_symbol has it."""
+        """One of them, as symbols.code_symbol has it. BootError as symbols()."""
         from .symbols import code_symbol
 
-        return code_symbol(self._image, name)
+        with _naming(self.path):
+            return code_symbol(self._image, name)
 
     def close(self) -> None:
         """Closes the file; twice is no error."""
@@ -124,6 +123,15 @@ class Kernel:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Puts the path in front of what a BootError says."""
+    try:
+        yield
+    except BootError as error:
+        raise BootError(f"{path}: {error}") from None
 
 
 def _read(file: OpenImage, progress: "Progress | None") -> Opened:

@@ -104,7 +104,7 @@ class GuestMemory:
         self._shadow = None if shadow is None else self._map(shadow, False)
         self.regions = self._below
         self.copied = self.mapped = self.mappings = 0
-        self._files: list[_MappedFile] = []
+        self._files: list[_MappedFile] = []  # the last one first; what is mapped over another takes its place
         self.before_write: list[Callable[[int, int], None]] = []
         self.fetch_listeners: list[Callable[[int, bytes], None]] = []
         self.listeners: list[Callable[[int, int], None]] = []
@@ -193,7 +193,6 @@ class GuestMemory:
         """
         view = self.view(paddr, size)
         host = self._host(paddr, size)
-        self._files = [file for file in self._files if file.end <= host or host + size <= file.start]
         first, end = -host & _PAGE_MASK, size - (host + size & _PAGE_MASK)  # of the whole pages, counted from paddr
         descriptor = source.descriptor
         if (
@@ -208,7 +207,7 @@ class GuestMemory:
             return
         self.mappings += 1
         self.mapped += end - first
-        self._files.append(_MappedFile(host + first, host + end, source, offset + first))
+        self._files.insert(0, _MappedFile(host + first, host + end, source, offset + first))
         source.read_into(offset, view[:first])
         source.read_into(offset + end, view[end:])
         self.copied += size - (end - first)
@@ -223,7 +222,8 @@ class GuestMemory:
         from .pagemap import stored_spans
 
         host = self._host(paddr, size)
-        for file in self._files:
+        file = next((file for file in self._files if file.start < host + size and host < file.end), None)
+        if file is not None:
             first, end = file.start - host, file.end - host
             if file.source is source and first >= 0 and end <= size and file.offset == offset + first:
                 stored = [(first + at, first + to) for at, to in stored_spans(file.start, end - first, of_file=True)]

@@ -3,8 +3,11 @@
 Source: Linux Documentation/admin-guide/mm/pagemap.rst. An engine's guest stores to the same pages: they are this process's.
 """
 
+import ctypes
 import mmap
 import os
+from contextlib import suppress
+from functools import cache
 from typing import Final
 
 _ENTRY_SIZE: Final = 8
@@ -30,6 +33,25 @@ def stored_spans(host: int, size: int, *, of_file: bool) -> list[tuple[int, int]
     """Of the whole pages of a private mapping, `size` bytes from the address `host` on, those that may hold something else than
     what was mapped: a file, or zeros (then a page that was only read counts, too). Half-open spans in bytes from `host` on; all
     of it where the kernel does not tell."""
+    spans = _spans(host, size, _UNSTORED if of_file else _UNTOUCHED) if _tells() else None
+    return [(0, size)] if spans is None else spans
+
+
+@cache
+def _tells() -> bool:
+    """Whether the kernel tells of this process's addresses. Where another kernel, or another processor, is only emulated it may
+    be those of the emulator, of which nothing is mapped there: all would be told as untouched."""
+    page = mmap.PAGESIZE
+    with mmap.mmap(-1, 3 * page, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as probe:
+        with suppress(OSError):  # a kernel without huge pages
+            probe.madvise(mmap.MADV_NOHUGEPAGE)
+        probe[page] = 1
+        host = ctypes.addressof(ctypes.c_char.from_buffer(probe))
+        return _spans(host, 3 * page, _UNTOUCHED) == [(page, 2 * page)]
+
+
+def _spans(host: int, size: int, states: bytes) -> list[tuple[int, int]] | None:
+    """Those of which the state is not _SAME; None where the kernel does not tell."""
     first, pages = host // mmap.PAGESIZE, size // mmap.PAGESIZE
     try:
         descriptor = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
@@ -38,14 +60,14 @@ def stored_spans(host: int, size: int, *, of_file: bool) -> list[tuple[int, int]
         finally:
             os.close(descriptor)
     except OSError:
-        return [(0, size)]
+        return None
     if len(entries) != pages * _ENTRY_SIZE:
-        return [(0, size)]
-    states = entries[_ENTRY_SIZE - 1 :: _ENTRY_SIZE].translate(_UNSTORED if of_file else _UNTOUCHED)
+        return None
+    found = entries[_ENTRY_SIZE - 1 :: _ENTRY_SIZE].translate(states)
     spans = []
     end = 0
-    while (start := states.find(_OTHER, end)) >= 0:
-        end = states.find(_SAME, start)
+    while (start := found.find(_OTHER, end)) >= 0:
+        end = found.find(_SAME, start)
         end = pages if end < 0 else end
         spans.append((start * mmap.PAGESIZE, end * mmap.PAGESIZE))
     return spans

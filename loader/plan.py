@@ -24,7 +24,7 @@ from pvhboot.shim.machines import (
 )
 
 from .facts import KernelSegment
-from .image import MappableSource, pieces
+from .image import MappableSource
 from .kernel import Kernel
 from .limits import (
     check_firmware,
@@ -35,7 +35,7 @@ from .limits import (
     require_ram,
     require_reservable,
 )
-from .memory import GuestMemory, ReadableMemory
+from .memory import GuestMemory
 from .modules import (
     FREEBSD,
     LINUX,
@@ -54,7 +54,7 @@ from .relocation import place_kernel
 _COPY_CHUNK = 1 << 20  # bytes
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """Bytes of a file with a place in memory; `offset` in the source, `size` in bytes."""
 
     name: str
@@ -146,39 +146,21 @@ class BootPlan(NamedTuple):
         for piece in self._pieces():
             memory.load(piece.paddr, piece.size, piece.source, piece.offset)
 
-    def _pieces(self) -> list[_Piece]:
+    def _pieces(self) -> list[Piece]:
         """What is read from files into memory before the first instruction."""
-        return self._kernel_pieces() + (self._module_pieces() if self.source == PARAMS else [])
+        return self.kernel_pieces() + (self.module_pieces() if self.source == PARAMS else [])
 
-    def _kernel_pieces(self) -> list[_Piece]:
+    def kernel_pieces(self) -> list[Piece]:
+        """The bytes of the kernel that come from its file."""
         return [
-            _Piece(f"kernel segment at {segment.paddr:#x}", segment.paddr, segment.filesz, self.kernel, segment.offset)
+            Piece(f"kernel segment at {segment.paddr:#x}", segment.paddr, segment.filesz, self.kernel, segment.offset)
             for segment in self.segments
             if segment.filesz
         ]
 
-    def _module_pieces(self) -> list[_Piece]:
-        return [_Piece(module.span.name, module.paddr, module.payload.size, module.payload, 0) for module in self.modules]
-
-    def first_difference(self, memory: ReadableMemory) -> str | None:
-        """Compares kernel and modules in `memory` with their files as they are now; says where they differ first."""
-        for name, paddr, size, source, offset in self._kernel_pieces() + self._module_pieces():
-            parts = [(paddr, paddr + size)]
-            if isinstance(memory, GuestMemory):
-                parts = memory.unproven(paddr, size, source, offset)
-            for at, end in parts:
-                for piece in pieces(source, offset + at - paddr, end - at):
-                    if (other := _first_other(memory, at, bytes(piece))) is not None:
-                        return f"{name} was changed at {other:#x}"
-                    at += len(piece)
-        for segment in self.segments:
-            start, size = segment.paddr + segment.filesz, segment.memsz - segment.filesz
-            parts = memory.unproven_zeros(start, size) if isinstance(memory, GuestMemory) else [(start, start + size)]
-            for at, end in parts:
-                for part in range(at, end, _COPY_CHUNK):
-                    if (other := _first_other(memory, part, bytes(min(_COPY_CHUNK, end - part)))) is not None:
-                        return f"the zeroed part of the kernel segment at {segment.paddr:#x} was changed at {other:#x}"
-        return None
+    def module_pieces(self) -> list[Piece]:
+        """The modules, whoever puts them into memory."""
+        return [Piece(module.span.name, module.paddr, module.payload.size, module.payload, 0) for module in self.modules]
 
     def kernel_json(self) -> dict[str, Any]:
         """What is booted and where it is entered; `moved_by` in bytes."""
@@ -203,14 +185,6 @@ class BootPlan(NamedTuple):
             "memmap": None if self.memmap is None else [entry._asdict() for entry in self.memmap],
             "spans": [span._asdict() for span in self.spans],
         }
-
-
-def _first_other(memory: ReadableMemory, paddr: int, wanted: bytes) -> int | None:
-    """Where memory first differs from what is wanted at a physical address."""
-    found = memory.read(paddr, len(wanted))
-    if found == wanted:
-        return None
-    return paddr + next(at for at, (one, other) in enumerate(zip(found, wanted, strict=True)) if one != other)
 
 
 def _zero(view: memoryview) -> None:

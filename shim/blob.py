@@ -36,16 +36,21 @@ class Description(NamedTuple):
 
 
 class Blob:
-    """An immutable firmware image: `data` is the ROM, which ends at 4 GiB."""
+    """An immutable firmware image."""
 
     def __init__(
         self, data: bytes, symbols: Mapping[str, int], listing: "Sequence[ListingLine]", manifest: Mapping[str, Any]
     ) -> None:
-        self.data = data
+        self._data = data
         self._description = Description(symbols, listing, manifest)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Blob) and (self.data, self.description) == (other.data, other.description)
+
+    @property
+    def data(self) -> bytes:
+        """The ROM, which ends at 4 GiB."""
+        return self._data
 
     @property
     def description(self) -> Description:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from .abi import apic
+from .abi import apic, pic
 from .abi import mptable as mp
 from .abi.chipset import Chipset
 from .abi.x86 import ADDRESS_4G
@@ -46,7 +46,7 @@ def mp_tail(chipset: Chipset | None) -> list[bytes]:
     # Where PCI's interrupts come in at pins of the ISA IRQs, those are no ISA device's.
     taken = () if chipset is None else chipset.pins
     for irq in range(apic.ISA_IRQS):
-        if irq == apic.CASCADE_IRQ or irq in taken:
+        if irq == pic.PIC_CASCADE or irq in taken:
             continue
         pin = apic.TIMER_PIN if irq == 0 else irq
         entry = mp.MpInterrupt(mp.MP_IO_INTERRUPT, mp.MP_INT, mp.MP_CONFORMING, isa, irq, 0, pin)

@@ -33,7 +33,7 @@ class _StockBlob(Blob):
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self.data = _read(f"{name}.bin")
+        self._data = _read(f"{name}.bin")
 
     @cached_property
     def sha256(self) -> str:

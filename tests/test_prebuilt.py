@@ -25,3 +25,5 @@ def test_a_stock_blob_says_of_itself_what_its_description_says(name):
     assert blob == Blob(blob.data, blob.symbols, blob.listing, blob.manifest)
     assert blob.patched == Blob(blob.data, *blob.description).patched == []
     assert blob.locate(blob.symbols["reset_vector"]) is not None
+    with pytest.raises(AttributeError):
+        blob.data = b""

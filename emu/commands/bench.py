@@ -18,16 +18,16 @@ from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import machine
 
 from ..engines.kvm.uapi import KVM_DEVICE
-from ..engines.names import KVM
+from ..engines.names import ACCELERATORS, KVM
 from ..engines.qemu.command import PROGRAM, find_program, kernel_file
-from ..engines.qemu.engine import ACCELERATORS
+from ..engines.qemu.process import cleaning_up_at_signals
 from ..inputs import open_kernel
 from ..outputs import require_outputs, write_files
 from ..progress import shown_progress
 from ..report.bench import Bench, bench_json, bench_svg, bench_text
 from ..timeline.bench import measure
-from ..timeline.firmwares import ours, qboot, seabios
-from ..timeline.goal import furthest, goal_from, kernel_places
+from ..timeline.firmwares import Firmware, ours, qboot, seabios
+from ..timeline.goal import furthest, goal_from, kernel_places, require_possible
 from ..timeline.marks import CONSOLE, CONSOLE_TEXT, INIT
 from ..timeline.rows import Row, Subject, own_row, qemu_rows
 from .common import cache_from
@@ -51,12 +51,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.until is not None:
         goal_from(arguments.until)
     with ExitStack() as stack:
+        stack.enter_context(cleaning_up_at_signals())
         try:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="pvhboot-"))
         except OSError as error:
             raise BootError(f"cannot write to {tempfile.gettempdir()} (TMPDIR): {error.strerror}") from None
         kernel = stack.enter_context(_kernel(arguments))
-        bench = _measure(arguments, _subject(arguments, kernel, directory), directory)
+        firmware = ours(directory)
+        bench = _measure(arguments, _subject(arguments, kernel, firmware.rom, directory), firmware)
     if arguments.output is not None:
         write_files([(arguments.output, bench_svg(bench).encode())], inputs)
     print(json.dumps(bench_json(bench), indent=2) if arguments.json else bench_text(bench))
@@ -83,14 +85,16 @@ def _is_bzimage(path: str) -> bool:
         raise BootError(f"{path}: {error}") from None
 
 
-def _subject(arguments: argparse.Namespace, kernel: Kernel, directory: str) -> Subject:
+def _subject(arguments: argparse.Namespace, kernel: Kernel, rom: bytes, directory: str) -> Subject:
     spec, memory = machine(arguments.machine), parse_memory(arguments.memory or DEFAULT_MEMORY)
     cmdline = _COMMAND_LINE if arguments.append is None else arguments.append
     if _NOT_MOVED not in cmdline.split():
         cmdline = f"{cmdline} {_NOT_MOVED}".lstrip()
     modules = [Module(arguments.initrd)] if arguments.initrd is not None else []
-    plan = make_plan(spec, ours(directory).rom, kernel, memory=memory, modules=modules, cmdline=cmdline)
-    goal = arguments.until or furthest(plan, kernel_places(plan))
+    plan = make_plan(spec, rom, kernel, memory=memory, modules=modules, cmdline=cmdline)
+    places = kernel_places(plan)
+    goal = arguments.until or furthest(plan, places)
+    require_possible(goal, places)
     return Subject(
         spec,
         memory,
@@ -102,16 +106,17 @@ def _subject(arguments: argparse.Namespace, kernel: Kernel, directory: str) -> S
         arguments.qemu_arg,
         _BANNER if arguments.until is None and goal in (CONSOLE, INIT) else goal,
         arguments.timeout,
+        not arguments.no_cache,
     )
 
 
-def _measure(arguments: argparse.Namespace, subject: Subject, directory: str) -> Bench:
+def _measure(arguments: argparse.Namespace, subject: Subject, firmware: Firmware) -> Bench:
     try:
         program: str | None = find_program()
     except BootError:
         program = None
     missing = "" if program is not None else f"no {PROGRAM} on the PATH: install it (qemu-system-x86)"
-    firmwares = (ours(directory), qboot(arguments.qboot, program), seabios(arguments.seabios, program, subject.spec))
+    firmwares = (firmware, qboot(arguments.qboot, program), seabios(arguments.seabios, program, subject.spec))
     rows_by = qemu_rows(subject, *firmwares)
     rows: dict[str, list[Row]] = {}
     for accelerator in ACCELERATORS if arguments.accel == BOTH else (arguments.accel,):

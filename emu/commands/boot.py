@@ -17,14 +17,13 @@ from ..inputs import open_kernel
 from ..outputs import Data, require_outputs, write_files
 from ..reasons import HANDOFF
 from ..report.subject import subject_text
-from ..session import Outcome, boot_board, get_engine
+from ..session import InterruptedBootError, Outcome, boot_board, get_engine
 from .common import cache_from, firmware_from, inputs_of, limits_from, recording_from
 from .transcripts import plan_of, replay_from, transcriber_from, transcript_of, until_of
 
 if TYPE_CHECKING:
     from ..coverage import Coverage
     from ..diagnosis import Diagnosis
-    from ..replay import Replay
     from ..sanitizer import Sanitizer
     from ..stats import Stats
 
@@ -66,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
             watchers.append(sanitizer)
         if arguments.gdb is not None:
             engine = _debugged(engine, arguments.gdb, plan, blob)
-        on_console = None if arguments.json else _print_console
+        on_console = None if arguments.json or arguments.console else _print_console
         # What goes on behind the handoff is an operating system, which waits for interrupts.
         interrupts = arguments.console or (arguments.kernel is not None and until.kind != HANDOFF)
         board = Board(plan, recording=recording, replay=replay, on_console=on_console, interrupts=interrupts)
@@ -84,29 +83,27 @@ def run(arguments: argparse.Namespace) -> int:
 
         if arguments.json:
             outcome = boot_board(board, blob, engine, until, limits, watchers, stats)
-            import json
-
-            print(json.dumps(_to_json(outcome, diagnosed(outcome), sanitizer, replay, stats), indent=2))
         else:
             print(f"{subject_text(plan, blob)}, engine {engine.name}", flush=True)
-            with _console(board) if arguments.console else nullcontext():
-                outcome = boot_board(board, blob, engine, until, limits, watchers, stats)
+            try:
+                with _console(board) if arguments.console else nullcontext():
+                    outcome = boot_board(board, blob, engine, until, limits, watchers, stats)
+            except InterruptedBootError as error:  # how far it has come is what whoever waited wants to know
+                from ..report.text import outcome_text
+
+                print(f"\n{outcome_text(error.outcome, arguments.verbose)}")
+                raise
             if outcome.console and not outcome.console.endswith(b"\n"):
                 print()
-            from ..report.text import outcome_text, session_text
+        from ..report.boot import Watched
 
-            report = session_text if arguments.console and outcome.ok else outcome_text
-            print(report(outcome, arguments.verbose, diagnosed(outcome)))
-            if sanitizer is not None:
-                from ..report.sanitizer import trespasses_text
+        watched = Watched(outcome, diagnosed(outcome), sanitizer, replay, stats)
+        if arguments.json:
+            import json
 
-                print(trespasses_text(sanitizer.findings))
-            if replay is not None:
-                print("\n".join(replay.report().lines()))
-            if stats is not None:
-                from ..report.stats import stats_text
-
-                print(stats_text(stats, outcome))
+            print(json.dumps(watched.to_json(), indent=2))
+        else:
+            print(watched.text(arguments.verbose, at_console=arguments.console))
         outputs: list[tuple[str, Data]] = []
         said = ""
         if arguments.record_io is not None:
@@ -119,7 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
         write_files(outputs, inputs_of(arguments))
         if said and not arguments.json:
             print(said)
-    return 0 if _is_good(outcome, sanitizer, replay) else 1
+    return 0 if watched.ok else 1
 
 
 def _require_seeing(arguments: argparse.Namespace) -> None:
@@ -152,32 +149,6 @@ def _console(board: Board) -> AbstractContextManager[None]:
 
 def _transcript_text(path: str, accesses: int, size: int) -> str:
     return f"transcript: {path}, {accesses} access{'' if accesses == 1 else 'es'} to devices, {size} bytes"
-
-
-def _is_good(outcome: Outcome, sanitizer: "Sanitizer | None", replay: "Replay | None") -> bool:
-    return outcome.ok and (sanitizer is None or not sanitizer.findings) and (replay is None or replay.report().ok)
-
-
-def _to_json(
-    outcome: Outcome,
-    diagnosis: "Diagnosis | None",
-    sanitizer: "Sanitizer | None",
-    replay: "Replay | None",
-    stats: "Stats | None",
-) -> dict[str, object]:
-    """The outcome, with what the sanitizer has found, what has come of the replay, and what it took."""
-    from ..report.as_json import outcome_to_json
-
-    data = outcome_to_json(outcome, diagnosis) | {"ok": _is_good(outcome, sanitizer, replay)}
-    if sanitizer is not None:
-        data["sanitizer"] = [trespass.to_json() for trespass in sanitizer.findings]
-    if replay is not None:
-        data["replay"] = replay.report().to_json()
-    if stats is not None:
-        from ..report.stats import stats_to_json
-
-        data["stats"] = stats_to_json(stats, outcome)
-    return data
 
 
 def _stats() -> "Stats":

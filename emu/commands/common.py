@@ -16,7 +16,7 @@ from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import MachineSpec, machine
 from pvhboot.shim.stock import default_blob
 
-from ..arguments import TIMEOUT_SECONDS
+from ..arguments.common import TIMEOUT_SECONDS
 from ..engines.base import STATE_REGISTERS, Limits, Until
 from ..engines.names import QEMU
 from ..inputs import read_firmware

@@ -4,14 +4,13 @@ import argparse
 import json
 import os
 from functools import partial
-from typing import Final
 
 from pvhboot.loader.plan import BootPlan
 from pvhboot.shim.blob import Blob
 from pvhboot.shim.errors import BootError
 
 from ..engines.base import Limits
-from ..engines.names import QEMU
+from ..engines.names import QEMU, TCG
 from ..inputs import open_kernel
 from ..outputs import require_outputs, write_files
 from ..places import Places
@@ -19,13 +18,11 @@ from ..report.subject import subject_text
 from ..report.timeline import timeline_table, timelines_json
 from ..session import get_engine
 from ..timeline.dry_run import LIMITS
-from ..timeline.goal import KernelPlaces, furthest, goal_from, kernel_places, placed_from
+from ..timeline.goal import KernelPlaces, furthest, goal_from, kernel_places, placed_from, require_possible
 from ..timeline.lookout import look_out, place_text
 from ..timeline.marks import EXIT, HANDOFF, Timeline
 from ..timeline.own import take_timeline
 from .common import cache_from, firmware_from, inputs_of, limits_from, plan_from, recording_from
-
-_ACCELERATOR: Final = "tcg"  # of QEMU, unless --accel says
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -49,10 +46,11 @@ def run(arguments: argparse.Namespace) -> int:
         places = kernel_places(plan, placed)
         if goal is None:
             goal = EXIT if arguments.kernel is None else furthest(plan, places)
+        require_possible(goal, places)
         firmware = "pvhboot" if arguments.firmware is None else os.path.basename(arguments.firmware)
         label = f"{firmware} on {engine.name}"
         if engine.name == QEMU:
-            timeline = _under_qemu(arguments, plan, blob, goal, limits, places, f"{label} {arguments.accel or _ACCELERATOR}")
+            timeline = _under_qemu(arguments, plan, blob, goal, limits, places, f"{label} {arguments.accel or TCG}")
         else:
             timeline = take_timeline(
                 plan,
@@ -97,7 +95,7 @@ def _under_qemu(
     ahead = look_out(plan, kernel, limits=LIMITS._replace(seconds=min(LIMITS.seconds, limits.seconds)))
     return take_qemu_timeline(
         plan_boot(plan, ahead.addresses),
-        arguments.accel or _ACCELERATOR,
+        arguments.accel or TCG,
         arguments.qemu_arg,
         goal,
         limits.seconds,

@@ -9,7 +9,15 @@ from typing import Final
 
 from pvhboot.shim.abi import apic as abi
 
-_WRITABLE: Final = 0xFF00_0000_0001_AFFF
+_WRITABLE: Final = (
+    0xFF << 32 + abi.APIC_DESTINATION_SHIFT
+    | abi.IO_APIC_MASKED
+    | abi.APIC_LEVEL
+    | abi.APIC_ACTIVE_LOW
+    | abi.APIC_ICR_LOGICAL
+    | abi.APIC_DELIVERY
+    | abi.APIC_VECTOR
+)
 
 
 class IoApic:
@@ -26,7 +34,7 @@ class IoApic:
         pin = abi.TIMER_PIN if number == 0 else number
         rises = level and not self._levels >> pin & 1
         self._levels = self._levels & ~(1 << pin) | level << pin
-        if rises or (level and self._entries[pin] & abi.IO_APIC_LEVEL):
+        if rises or (level and self._entries[pin] & abi.APIC_LEVEL):
             self._deliver(pin)
 
     def end(self, vector: int) -> None:
@@ -66,8 +74,8 @@ class IoApic:
         old = self._entries[pin]
         other = 0xFFFF_FFFF << 32 * (1 - upper)
         entry = (old & other | value << 32 * upper) & _WRITABLE | old & abi.IO_APIC_REMOTE
-        self._entries[pin] = entry if entry & abi.IO_APIC_LEVEL else entry & ~abi.IO_APIC_REMOTE
-        if entry & abi.IO_APIC_LEVEL and self._levels >> pin & 1:
+        self._entries[pin] = entry if entry & abi.APIC_LEVEL else entry & ~abi.IO_APIC_REMOTE
+        if entry & abi.APIC_LEVEL and self._levels >> pin & 1:
             self._deliver(pin)
 
     def _deliver(self, pin: int) -> None:
@@ -75,7 +83,7 @@ class IoApic:
         fixed = entry & abi.APIC_DELIVERY in (abi.APIC_DELIVERY_FIXED, abi.APIC_DELIVERY_LOWEST)
         if not fixed or entry & (abi.IO_APIC_MASKED | abi.IO_APIC_REMOTE):
             return
-        level = bool(entry & abi.IO_APIC_LEVEL)
+        level = bool(entry & abi.APIC_LEVEL)
         if level:
             self._entries[pin] |= abi.IO_APIC_REMOTE
         self._send(entry & abi.APIC_VECTOR, level)

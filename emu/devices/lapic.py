@@ -1,7 +1,8 @@
 """The local APIC of a board's one processor, and how the 8259A's requests go through it.
 
 Source: see shim/abi/apic.py; from QEMU (hw/intc/apic.c) that LINT0 lets the 8259A through after a reset, as firmware of a PC
-leaves it, and that the timer counts at 1 GHz. Not modelled: the deadline mode of the timer, x2APIC, messages to other
+leaves it, and that the timer counts at 1 GHz. As on KVM, that has a bound of its own, a period may not be shorter than a guest
+gets on in: as a look at a clock takes. Not modelled: the deadline mode of the timer, x2APIC, messages to other
 processors and to nobody, remote reads, NMI, INIT and SMI. IA32_APIC_BASE does not move it or switch it off.
 """
 
@@ -10,30 +11,34 @@ from typing import Final
 
 from pvhboot.shim.abi import apic as abi
 
-from ..clock import Clock
+from ..clock import LOOK_NS, Clock
 from .pic import PicPair
 
 _WORD_BITS: Final = 32
 _WORDS: Final = (abi.APIC_TMR - abi.APIC_ISR) // abi.LOCAL_APIC_STEP  # registers of a set of vectors
 _SETS: Final = (abi.APIC_ISR, abi.APIC_TMR, abi.APIC_IRR)
+_LOCAL_INPUT: Final = abi.APIC_VECTOR | abi.APIC_DELIVERY | abi.APIC_ACTIVE_LOW | abi.APIC_LEVEL | abi.APIC_LVT_MASKED
 _LVT: Final = {  # the entries, and the bits of each that can be written
     abi.APIC_LVT_TIMER: abi.APIC_VECTOR | abi.APIC_LVT_MASKED | abi.APIC_TIMER_PERIODIC,
     abi.APIC_LVT_THERMAL: abi.APIC_VECTOR | abi.APIC_DELIVERY | abi.APIC_LVT_MASKED,
     abi.APIC_LVT_COUNTERS: abi.APIC_VECTOR | abi.APIC_DELIVERY | abi.APIC_LVT_MASKED,
-    abi.APIC_LVT_LINT0: abi.APIC_VECTOR | abi.APIC_DELIVERY | abi.APIC_LVT_MASKED | 0xA000,
-    abi.APIC_LVT_LINT1: abi.APIC_VECTOR | abi.APIC_DELIVERY | abi.APIC_LVT_MASKED | 0xA000,
+    abi.APIC_LVT_LINT0: _LOCAL_INPUT,
+    abi.APIC_LVT_LINT1: _LOCAL_INPUT,
     abi.APIC_LVT_ERROR: abi.APIC_VECTOR | abi.APIC_LVT_MASKED,
 }
+_COMMAND: Final = (
+    abi.APIC_VECTOR | abi.APIC_DELIVERY | abi.APIC_ICR_LOGICAL | abi.APIC_ICR_ASSERT | abi.APIC_LEVEL | abi.APIC_ICR_SHORTHAND
+)
 _KEPT: Final = {  # other registers that keep what is written, the bits of it, and what they hold after a reset
     abi.APIC_ID: (0xFF << abi.APIC_DESTINATION_SHIFT, 0),
     abi.APIC_TPR: (0xFF, 0),
     abi.APIC_LDR: (0xFF << abi.APIC_DESTINATION_SHIFT, 0),
-    abi.APIC_DFR: (0xFFFF_FFFF, 0xFFFF_FFFF),
-    abi.APIC_SVR: (abi.APIC_VECTOR | abi.APIC_SVR_ENABLE | 1 << 9, 0xFF),
-    abi.APIC_ICR: (0xC_CFFF, 0),
+    abi.APIC_DFR: (abi.APIC_DFR_FLAT, abi.APIC_DFR_FLAT),
+    abi.APIC_SVR: (abi.APIC_VECTOR | abi.APIC_SVR_ENABLE | abi.APIC_SVR_NO_FOCUS, abi.APIC_VECTOR),
+    abi.APIC_ICR: (_COMMAND, 0),
     abi.APIC_ICR_HIGH: (0xFF << abi.APIC_DESTINATION_SHIFT, 0),
     abi.APIC_TIMER_INITIAL: (0xFFFF_FFFF, 0),
-    abi.APIC_TIMER_DIVIDE: (0b1011, 0),
+    abi.APIC_TIMER_DIVIDE: (abi.APIC_TIMER_DIVIDE_1, 0),
 }
 _DFR_ONES: Final = (1 << abi.APIC_DFR_MODEL_SHIFT) - 1  # bits that are always 1
 _PRIORITY_CLASS: Final = 0xF0
@@ -228,16 +233,19 @@ class LocalApic:
         counted = (now - self._start) // self._tick()
         return initial - counted % initial if self._is_periodic() else max(initial - counted, 0)
 
+    def _length(self) -> int:
+        """ns that the timer takes to count down to 0."""
+        length = self._registers[abi.APIC_TIMER_INITIAL] * self._tick()
+        return max(length, LOOK_NS) if self._is_periodic() else length
+
     def _arm(self) -> None:
-        if self._start is not None:
-            self._timer.set(self._start + self._registers[abi.APIC_TIMER_INITIAL] * self._tick())
-        else:
-            self._timer.set(None)
+        self._timer.set(None if self._start is None else self._start + self._length())
 
     def _expire(self) -> None:
         assert self._start is not None
-        if self._is_periodic():
-            self._start += self._registers[abi.APIC_TIMER_INITIAL] * self._tick()
+        if self._is_periodic():  # what has gone by several times is one request all the same
+            length = self._length()
+            self._start += max((self._clock.now - self._start) // length, 1) * length
             self._arm()
         else:
             self._start = None

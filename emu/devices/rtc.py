@@ -84,6 +84,7 @@ class Rtc:
             self._data[register] = self._data[register] & ~abi.RTC_A_UPDATING | (abi.RTC_A_UPDATING if updating else 0)
         elif register == abi.RTC_C:
             self._catch_up(now)
+            self._raise()
 
     def seen(self) -> None:
         """Register C has been read: that clears it, and takes the interrupt back."""
@@ -113,7 +114,10 @@ class Rtc:
         return bool(self._data[abi.RTC_B] & abi.RTC_B_SET)
 
     def _time(self, now: int) -> datetime:
-        return self._epoch + timedelta(seconds=(now - self._origin) // SECOND)
+        try:
+            return self._epoch + timedelta(seconds=(now - self._origin) // SECOND)
+        except OverflowError:  # behind the year 9999 there is none
+            return datetime.max.replace(tzinfo=self._epoch.tzinfo)
 
     def _rate(self) -> int:
         return abi.rtc_rate(self._data[abi.RTC_A] & abi.RTC_A_RATE)

@@ -14,6 +14,7 @@ from pvhboot.shim.abi import devices as uart
 _MSR_CTS_DSR_DCD: Final = 0xB0
 _LATCH: Final = (uart.UART_DLL, uart.UART_DLM)
 _TRIGGER_SHIFT: Final = 6
+_IMPLEMENTED: Final = {uart.UART_IER: 0x0F, uart.UART_MCR: 0x1F}  # bits; the others read as 0
 
 
 class Serial16550:
@@ -71,7 +72,7 @@ class Serial16550:
 
     def _set(self, offset: int, value: int) -> None:
         before = self._registers[offset]
-        self._registers[offset] = value & 0x0F if offset == uart.UART_IER else value
+        self._registers[offset] = value & _IMPLEMENTED.get(offset, 0xFF)
         if offset == uart.UART_IER and value & ~before & uart.UART_IER_THRE:
             self._emptied = True  # switched on, the interrupt comes at once
         elif offset == uart.UART_MCR:

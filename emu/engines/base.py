@@ -13,7 +13,7 @@ from pvhboot.shim.machines import MachineSpec
 
 from ..board import Board
 from ..handoff import Handoff
-from ..reasons import CONSOLE, HANDOFF
+from ..reasons import CONSOLE, HANDOFF, INTERRUPTED
 
 
 class Until(NamedTuple):
@@ -211,6 +211,14 @@ class Engine(Protocol):
         lacks, BootError for what it refuses; all that the guest does ends in a Run."""
 
 
+class InterruptedRunError(KeyboardInterrupt):
+    """Ctrl-C has ended a run; `run` is what it has come to."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.run = run
+
+
 class DrivenEngine(ABC):
     """An engine whose run drives its CPU."""
 
@@ -240,17 +248,22 @@ class DrivenEngine(ABC):
 def drive(
     cpu: Cpu, board: Board, until: Until, on_handoff: Callable[[Handoff], None], *, watchers: Sequence[Watcher], counting: bool
 ) -> Run:
-    """From the reset vector to `until`, or to whatever ends it before. `counting`: behind the handoff, too."""
+    """From the reset vector to `until`, or to whatever ends it before; InterruptedRunError at Ctrl-C. `counting`: behind the
+    handoff, too."""
     if until.kind == CONSOLE:
         board.stop_at_console_text(until.text)
-    with watching(cpu, board, watchers) as handed_over:
-        if cpu.run_to({board.entry}):
-            on_handoff(cpu.handoff())
-            handed_over()
-            if until.kind == HANDOFF:
-                cpu.end(Stop(HANDOFF, "", board.entry))
-            else:
-                cpu.run_to((), counting=counting)
+    try:
+        with watching(cpu, board, watchers) as handed_over:
+            if cpu.run_to({board.entry}):
+                on_handoff(cpu.handoff())
+                handed_over()
+                if until.kind == HANDOFF:
+                    cpu.end(Stop(HANDOFF, "", board.entry))
+                else:
+                    cpu.run_to((), counting=counting)
+    except KeyboardInterrupt:
+        cpu.end(Stop(INTERRUPTED, "by Ctrl-C", cpu.linear_ip()))
+        raise InterruptedRunError(ended(cpu, board)) from None
     return ended(cpu, board)
 
 

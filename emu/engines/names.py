@@ -6,3 +6,6 @@ UNICORN: Final = "unicorn"
 KVM: Final = "kvm"
 QEMU: Final = "qemu"
 ENGINES: Final = (UNICORN, KVM, QEMU)
+
+TCG: Final = "tcg"  # the accelerator of QEMU that is used unless another is asked for
+ACCELERATORS: Final = (TCG, KVM)

@@ -3,41 +3,35 @@
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from math import inf
 from typing import Any, Final
 
-from pvhboot.shim.abi import interrupts, paging, x86
-from pvhboot.shim.errors import BootError, UnavailableError
+from pvhboot.shim.abi import interrupts, x86
+from pvhboot.shim.errors import UnavailableError
 
 from ..board import Board
 from ..handoff import Handoff
 from ..reasons import FAULT, HALT, LIMIT
 from ..weakly import weakly
-from .base import ENCODED, GENERAL, GENERAL_64, Limits, State, Stop, Watch, halt_detail
+from .base import Limits, Stop, Watch, halt_detail
 from .interrupt import stopping_at_interrupt
 from .names import UNICORN
-from .unicorn_context import LiveContext, has_mtrr, read_context, require_layout, write_reset_state
+from .unicorn_context import LiveContext, has_mtrr, require_layout, write_reset_state
 from .unicorn_exceptions import Exceptions
 from .unicorn_memory import MemoryMap
 from .unicorn_pace import Pace
+from .unicorn_registers import UnicornRegisters
 from .unicorn_system import TIME_ASKED, add_system_calls, choose_processor, intercept_time, tell_time
 
 _SLICE_MICROSECONDS: Final = 100_000  # between two looks at the clock, and at Ctrl-C, where no hook looks at them
 _CLOCK_EVERY: Final = 4096  # accesses, and where they are counted instructions, between two looks at the clock
-
-_WRITABLE: Final = {
-    **{name: f"R{name[1:].upper()}" for name in (*GENERAL, "eip")},
-    "eflags": "EFLAGS",
-    **{name: name.upper() for name in GENERAL_64},
-}
 
 
 def _nowhere(_address: int) -> bool:
     return False
 
 
-class UnicornCpu:
+class UnicornCpu(UnicornRegisters):
     """One run: see Cpu. Its `uc` is Unicorn's own engine."""
 
     sees_memory = True
@@ -47,9 +41,9 @@ class UnicornCpu:
             import unicorn
         except ImportError:
             raise UnavailableError("the unicorn engine needs the package unicorn: pip install unicorn") from None
-        import unicorn.x86_const as const
-
-        self._unicorn, self._const = unicorn, const
+        require_layout()
+        super().__init__(unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64))
+        self._unicorn = unicorn
         self._board, self.limits = board, limits
         self._seconds_left, self._deadline = limits.seconds, 0.0
         self.stop: Stop | None = None
@@ -63,8 +57,6 @@ class UnicornCpu:
         self._code_hooks: list[int] = []
         # The addresses and the spans that code hooks are at; None: all.
         self._hooked: tuple[frozenset[int], frozenset[tuple[int, int]]] | None = frozenset(), frozenset()
-        require_layout()
-        self.uc: Any = unicorn.Uc(unicorn.UC_ARCH_X86, unicorn.UC_MODE_64)
         if board.interrupts is not None:
             choose_processor(self.uc)
         # No address ends a run: one that the guest has not mapped would disturb its exceptions.
@@ -77,10 +69,10 @@ class UnicornCpu:
         if board.interrupts is not None:
             board.bus  # noqa: B018 - the controllers come with it
             self._pace = Pace(self.uc, board, self._exceptions)
-            board.clock.drive(self._since, self._call)
+            board.clock.drive(self._pace.since, self._pace.retime)
             assert board.apic is not None
-            board.apic.told = self._call
-            add_system_calls(self.uc)
+            board.apic.told = self._pace.call
+            add_system_calls(self.uc, self._exceptions, weakly(self.end))
         board.memory.listeners.append(self._on_host_write)
         board.memory.map_listeners.append(self._map.update)
         write_reset_state(self.uc)
@@ -144,13 +136,6 @@ class UnicornCpu:
         pace.poll()
         self._after_access()
         self._check_clock()
-
-    def _since(self) -> int:
-        return 0 if self._pace is None else self._pace.since()
-
-    def _call(self) -> None:
-        if self._pace is not None:
-            self._pace.call()
 
     def pause(self) -> None:
         """See Cpu."""
@@ -341,7 +326,8 @@ class UnicornCpu:
         """See Cpu."""
         if self.stop is None:
             self.stop = stop
-        self._call()
+        if self._pace is not None:
+            self._pace.call()
         self.uc.emu_stop()
 
     def _check_clock(self) -> None:
@@ -360,103 +346,23 @@ class UnicornCpu:
         }
         return Stop(FAULT, words.get(error.errno, str(error)), self.linear_ip())
 
-    @cached_property
-    def _saved(self) -> LiveContext:
-        return LiveContext(self.uc)
-
-    def linear_ip(self) -> int:
-        """The linear address of the next instruction."""
-        return LiveContext(self.uc).linear_ip
-
-    @property
-    def bits(self) -> int:
-        """See Cpu."""
-        return LiveContext(self.uc).bits
-
     def translate(self, linear: int) -> int | None:
         """See Cpu."""
         return self._exceptions.find(linear)
 
-    def registers(self) -> dict[str, int]:
-        """See Cpu."""
-        cpu = LiveContext(self.uc)
-        control, gdtr = cpu.control, cpu.segment("gdtr")
-        values = dict(zip(ENCODED, cpu.general, strict=False))
-        if cpu.efer & paging.EFER_LMA:
-            values |= zip(GENERAL_64, cpu.general[len(ENCODED) :], strict=True)
-        return {
-            **{name: values.pop(name) for name in GENERAL},
-            **values,
-            "eip": cpu.rip,
-            "eflags": self._eflags(),
-            "cr0": control[0],
-            "cr3": control[3],
-            "cr4": control[4],
-            "efer": cpu.efer,
-            "gdtr_base": gdtr.base,
-            "gdtr_limit": gdtr.limit,
-        }
-
-    def segments(self) -> dict[str, x86.Segment]:
-        """See Cpu."""
-        segments = read_context(self.uc).segments
-        return {name: segments[name] for name in (*x86.SEGMENT_NAMES, "tr")}
-
-    def state(self) -> State:
-        """See Cpu."""
-        self._saved.update()
-        return State(self._saved.bits, (*self._saved.state_values(), self._eflags()))
-
-    def _eflags(self) -> int:
-        """Unicorn loses the bit that is always 1 when it has begun to execute."""
-        flags: int = self.uc.reg_read(self._const.UC_X86_REG_EFLAGS)
-        return flags | x86.EFLAGS_FIXED
-
-    def set_register(self, name: str, value: int) -> None:
-        """See Cpu."""
-        if name not in _WRITABLE:
-            raise BootError(f"{name} cannot be written: there is {', '.join(_WRITABLE)}")
-        self.uc.reg_write(getattr(self._const, f"UC_X86_REG_{_WRITABLE[name]}"), value)
-
     def save(self) -> Callable[[], None]:
         """See Cpu."""
-        saved = LiveContext(self.uc)
-        msr, beside = self._const.UC_X86_REG_MSR, (x86.MSR_MTRR_DEF_TYPE, *x86.MTRRS)  # the context has all but these
-        msrs = [(number, self.uc.reg_read(msr, number)) for number in beside]
-        held = self.stop, self.instructions, self._seconds_left, self._exceptions.delivered
+        registers_back = self.save_registers()
         pace_back = None if self._pace is None else self._pace.save()
+        held = self.stop, self.instructions, self._seconds_left, self._exceptions.delivered
 
         def back() -> None:
+            registers_back()
             if pace_back is not None:
                 pace_back()
-            paged = (saved.cr0 | LiveContext(self.uc).cr0) & x86.CR0_PG
-            saved.restore()
-            for pair in msrs:
-                self.uc.reg_write(msr, pair)
             self.stop, self.instructions, self._seconds_left, self._exceptions.delivered = held
-            if paged:  # what Unicorn keeps of page tables, and of code by its linear address, is another memory's
-                self.uc.ctl(self._unicorn.UC_CTL_TLB_FLUSH, self._unicorn.UC_CTL_IO_WRITE)
-                self.uc.ctl_flush_tb()
 
         return back
-
-    def hidden_state(self) -> dict[str, object]:
-        """What a well-behaved piece of firmware leaves alone: segments, IDTR, debug registers, memory types, FPU."""
-        const, read = self._const, self.uc.reg_read
-        context = read_context(self.uc)
-        return {
-            **{
-                f"segment register {name}": segment
-                for name, segment in context.segments.items()
-                if name not in ("gdtr", "idtr")
-            },
-            "IDTR": (context.idtr_base, context.idtr_limit),
-            **{f"debug register {n}": read(getattr(const, f"UC_X86_REG_DR{n}")) for n in (0, 1, 2, 3, 6, 7)},
-            **{f"MSR {name}": read(const.UC_X86_REG_MSR, number) for name, number in x86.KEPT_MSRS.items()},
-            "the FPU": tuple(read(getattr(const, f"UC_X86_REG_FP{name}")) for name in ("CW", "SW", "TAG")),
-            "CR2": read(const.UC_X86_REG_CR2),
-            "an SSE register": tuple(read(getattr(const, f"UC_X86_REG_XMM{n}")) for n in range(8)),
-        }
 
     def handoff(self) -> Handoff:
         """What the check looks at."""

@@ -3,7 +3,7 @@
 from typing import Any, Final, NamedTuple
 
 from pvhboot.loader.memory import GuestMemory
-from pvhboot.shim.abi import interrupts
+from pvhboot.shim.abi import interrupts, x86
 from pvhboot.shim.errors import NoMemoryError
 
 from ..bus import Bus
@@ -40,12 +40,16 @@ class Exceptions:
         """Between two instructions, the engine's context being `cpu`: the same with an interrupt."""
         return self._deliver(Event(vector, external=True), cpu, _linear_memory(self._physical, cpu))
 
-    def starts_with(self, cpu: LiveContext, code: bytes) -> bool:
-        """Whether the next instruction has these first bytes."""
+    def length(self, cpu: LiveContext, code: bytes) -> int:
+        """Bytes of the next instruction, which is `code` behind any prefixes; 0: it is not."""
+        memory, start = _linear_memory(self._physical, cpu), cpu.linear_ip
         try:
-            return _linear_memory(self._physical, cpu).read(cpu.linear_ip, len(code)) == code
+            for at in range(x86.INSTRUCTION_MAX - len(code) + 1):
+                if memory.read(start + at, len(code)) == code:
+                    return at + len(code)
         except PageFaultError:
-            return False
+            pass
+        return 0
 
     def _deliver(self, event: Event, cpu: LiveContext, memory: LinearMemory) -> Stop | None:
         began = Stop(FAULT, _described(event, cpu.cr2), cpu.linear_ip - event.length)

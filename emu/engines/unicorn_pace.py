@@ -24,12 +24,16 @@ from .unicorn_exceptions import Exceptions
 
 NS_PER_INSTRUCTION: Final = 20  # 50 million a second: about what Unicorn comes to
 _SLICE: Final = 200_000  # instructions at most between two looks at the time, at Ctrl-C and at the board's input
-# Unicorn does not tell when the guest takes interrupts again: so many instructions later it is asked, twice as many each time,
-# and then from the first again, lest it be asked in step with a loop that takes them but for a moment.
-_FIRST_WAIT: Final = 61
-_LAST_WAIT: Final = 4000
+# Unicorn does not tell when the guest takes interrupts again: about so many instructions later it is asked, twice as many each
+# time, and then from the first again. How many more or less is by chance (of a generator that begins alike in each run: Knuth,
+# MMIX), lest it be asked in step with a loop that takes them but for a moment.
+_FIRST_WAIT: Final = 64
+_LAST_WAIT: Final = 4096
+_CHANCE_FACTOR: Final = 6364136223846793005
+_CHANCE_STEP: Final = 1442695040888963407
+_CHANCE_BITS: Final = 64
 _LONG_SECONDS: Final = 0.05  # of a slice: the next one is shorter
-_SHORTEST: Final = 2 * _LAST_WAIT  # of what a slice may be at most: above all waits, so that interrupts come where they did
+_SHORTEST: Final = 8000  # instructions: what a slice may have at least
 _POLL_SECONDS: Final = 0.01
 
 _NOPS: Final = b"\x90" * 16
@@ -50,7 +54,9 @@ class Pace:
         self._counter, self._count = _field(uc, _COUNTED), _field(uc, _COUNT)
         self._slice = 0  # instructions that are to be executed; 0: none is
         self._extra = 0  # that was counted, but is not executed
-        self._wait, self._most = _FIRST_WAIT, _SHORTEST
+        self._most = _SHORTEST
+        self._ask_at = 0  # by `executed`: before, an interrupt that waits is not looked at again
+        self._wait, self._chance = _FIRST_WAIT, 0
         self._shadow: int | None = None  # where an sti or a load of SS keeps interrupts off until one instruction is over
         self._halted = False
         self._polled = 0.0
@@ -61,10 +67,26 @@ class Pace:
         return min(self._counter.value, self._slice) * NS_PER_INSTRUCTION if self._slice else 0
 
     def call(self) -> None:
-        """A device wants an interrupt, or has set a timer: the slice ends with this instruction. (Stopped by emu_stop, Unicorn
-        would execute one that stores to a device once more.)"""
+        """A device wants an interrupt: the slice ends with this instruction. (Unicorn would execute one that stores to a device
+        once more, if it was stopped by emu_stop.)"""
+        self._ask_at = 0
+        self._shorten(0)
+
+    def retime(self) -> None:
+        """The next timer may be nearer than it was when the slice began: it ends there. Else where an interrupt comes would be
+        up to where slices begin, which differs from run to run."""
+        if self._slice and (left := self._left()) is not None:
+            self._shorten(left)
+
+    def _shorten(self, instructions: int) -> None:
+        """The slice, if there is one, ends so many instructions behind this one at the latest."""
         if self._slice:
-            self._slice = self._count.value = self._counter.value
+            self._slice = self._count.value = min(self._slice, self._counter.value + instructions)
+
+    def _left(self) -> int | None:
+        """Instructions to the next timer; None: there is none."""
+        due = self._board.clock.next
+        return None if due is None else max(-(-(due - self._board.clock.now) // NS_PER_INSTRUCTION), 0)
 
     def uncount(self) -> None:
         """Within a hook, that stops the engine in front of an instruction."""
@@ -89,12 +111,16 @@ class Pace:
         if self._shadow is not None:
             return 1
         length = self._most
-        if (due := self._board.clock.next) is not None:
-            length = min(length, max(-(-(due - self._board.clock.now) // NS_PER_INSTRUCTION), 1))
+        if (left := self._left()) is not None:
+            length = min(length, left)
         if self._apic.requested:
-            length = min(length, self._wait)
-            self._wait = 2 * self._wait if self._wait < _LAST_WAIT else _FIRST_WAIT
-        return length
+            length = min(length, self._ask_at - self.executed)
+        return max(length, 1)
+
+    def _ask_later(self) -> None:
+        self._chance = (self._chance * _CHANCE_FACTOR + _CHANCE_STEP) % (1 << _CHANCE_BITS)
+        self._ask_at = self.executed + self._wait // 2 + (self._wait * self._chance >> _CHANCE_BITS)
+        self._wait = 2 * self._wait if self._wait < _LAST_WAIT else _FIRST_WAIT
 
     def take(self) -> Stop | None:
         """Has the timers expire that are due, and the guest enter the handler of the interrupt that it lets through; or says
@@ -102,16 +128,19 @@ class Pace:
         self._board.clock.run_due()
         shadow, self._shadow = self._shadow, None
         if not self._apic.requested:
-            self._wait = _FIRST_WAIT
+            self._ask_at, self._wait = 0, _FIRST_WAIT
+            return None
+        if self.executed < self._ask_at and not self._halted:
             return None
         cpu = LiveContext(self._uc)
         if not cpu.eflags & x86.EFLAGS_IF:
+            self._ask_later()
             return None
         if cpu.is_shadowed and cpu.rip != shadow:
             self._shadow = cpu.rip
             return None
         cpu.end_shadow()  # that of a rep lasts until its last round
-        self._halted, self._wait = False, _FIRST_WAIT
+        self._halted, self._ask_at, self._wait = False, 0, _FIRST_WAIT
         stop = self._exceptions.interrupt(self._apic.acknowledge(), cpu)
         self.interrupts += stop is None
         return stop
@@ -149,10 +178,10 @@ class Pace:
 
     def save(self) -> Callable[[], None]:
         """What brings all this back to what it is now; the clock is the board's."""
-        held = self.executed, self.interrupts, self._wait, self._shadow, self._halted
+        held = self.executed, self.interrupts, self._ask_at, self._wait, self._chance, self._shadow, self._halted
 
         def back() -> None:
-            self.executed, self.interrupts, self._wait, self._shadow, self._halted = held
+            self.executed, self.interrupts, self._ask_at, self._wait, self._chance, self._shadow, self._halted = held
 
         return back
 

@@ -1,27 +1,24 @@
 """What Unicorn's processor needs beside interrupts to run an operating system: system calls, a time stamp counter that is the
 board's, and a CPUID that says what there is.
 
-Source: Intel SDM volume 2B, SYSCALL, RDTSC and RDTSCP; volume 3A, 6.8.8 (the MSRs); volume 2A, CPUID; AMD64 volume 2, 15.9 and
-appendix B, C (what SVM intercepts).
+Source: Intel SDM volume 2B, SYSCALL and RDTSC; volume 3A, 6.8.8 (the MSRs); volume 2A, CPUID; AMD64 volume 3, SYSCALL (outside
+of 64-bit mode, as the processor is an AMD); volume 2, 15.9 and appendix B, C (what SVM intercepts).
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
 
-from pvhboot.shim.abi import x86
+from pvhboot.shim.abi import interrupts, paging, x86
 
-from .base import ENCODED
+from .base import ENCODED, Stop
 from .unicorn_context import HiddenSegment, LiveContext
 from .unicorn_exceptions import Exceptions
 
-_SYSCALL_BYTES: Final = 2
+_WHOLE: Final = (1 << 64) - 1  # of an instruction pointer
 _RAX, _RCX, _RDX, _R11 = ENCODED.index("eax"), ENCODED.index("ecx"), ENCODED.index("edx"), 11
-_CODE64: Final = (
-    x86.DESC_S
-    | x86.DESC_P
-    | x86.DESC_L
-    | x86.DESC_G
-    | (x86.TYPE_CODE | x86.TYPE_READABLE | x86.TYPE_ACCESSED) << x86.DESC_TYPE_SHIFT
+_CODE: Final = (  # of 32 or 64 bits: DESC_DB or DESC_L is yet to come
+    x86.DESC_S | x86.DESC_P | x86.DESC_G | (x86.TYPE_CODE | x86.TYPE_READABLE | x86.TYPE_ACCESSED) << x86.DESC_TYPE_SHIFT
 )
 _STACK: Final = (
     x86.DESC_S | x86.DESC_P | x86.DESC_DB | x86.DESC_G | (x86.TYPE_WRITABLE | x86.TYPE_ACCESSED) << x86.DESC_TYPE_SHIFT
@@ -85,7 +82,7 @@ def _cpuid(leaf: int, subleaf: int) -> tuple[int, ...]:
 
 
 def intercept_time(uc: Any) -> None:
-    """RDTSC and RDTSCP come as the exception TIME_ASKED, from now on."""
+    """RDTSC comes as the exception TIME_ASKED, from now on. RDTSCP this processor does not have."""
     cpu = LiveContext(uc)
     cpu.intercepts = _INTERCEPT_RDTSC
     cpu.be_virtual()
@@ -94,44 +91,59 @@ def intercept_time(uc: Any) -> None:
 
 def tell_time(uc: Any, exceptions: Exceptions, time: int) -> None:
     """At the exception TIME_ASKED: answers."""
-    import unicorn.x86_const as const
-
     cpu = LiveContext(uc)
     general = list(cpu.general)
     general[_RAX], general[_RDX] = time & x86.FLAT_LIMIT, time >> 32
-    if exceptions.starts_with(cpu, x86.RDTSC):
-        cpu.rip += len(x86.RDTSC)
-    else:
-        cpu.rip += len(x86.RDTSCP)
-        general[_RCX] = uc.reg_read(const.UC_X86_REG_MSR, x86.MSR_TSC_AUX) & x86.FLAT_LIMIT
     cpu.general = tuple(general)
+    cpu.rip += exceptions.length(cpu, x86.RDTSC)
     cpu.restore()
 
 
-def add_system_calls(uc: Any) -> None:
-    """SYSCALL, which Unicorn leaves to a hook."""
+def add_system_calls(uc: Any, exceptions: Exceptions, end: Callable[[Stop], None]) -> None:
+    """SYSCALL, which Unicorn leaves to a hook. `end` is told of an exception that cannot be delivered."""
     import unicorn
     import unicorn.x86_const as const
 
     def on_syscall(uc: Any, _data: Any) -> None:
         cpu = LiveContext(uc)
-        flags = cpu.all_eflags()
-        star = uc.reg_read(const.UC_X86_REG_MSR, x86.MSR_STAR)
-        selector = star >> x86.STAR_SYSCALL_SHIFT & 0xFFFF & ~x86.SELECTOR_RPL
-        general = list(cpu.general)
-        general[_RCX], general[_R11] = cpu.rip + _SYSCALL_BYTES, flags & ~x86.EFLAGS_RF
-        cpu.general = tuple(general)
-        cpu.load_segments(
-            {
-                "cs": HiddenSegment(selector, 0, x86.FLAT_LIMIT, _CODE64 >> x86.ATTRIBUTE_SHIFT),
-                "ss": HiddenSegment(selector + x86.DESC_SIZE, 0, x86.FLAT_LIMIT, _STACK >> x86.ATTRIBUTE_SHIFT),
-            },
-            0,
-        )
-        entry = uc.reg_read(const.UC_X86_REG_MSR, x86.MSR_LSTAR)
-        cpu.rip = entry - _SYSCALL_BYTES  # Unicorn goes on behind the instruction
+        length = exceptions.length(cpu, x86.SYSCALL)
+        if cpu.efer & paging.EFER_SCE:
+            _enter(uc, cpu, length)
+        elif (stop := exceptions.take(interrupts.UD)) is not None:
+            end(stop)
+            return
+        cpu.update()
+        cpu.rip = cpu.rip - length & _WHOLE  # Unicorn goes on behind the instruction
         cpu.restore()
-        cleared = uc.reg_read(const.UC_X86_REG_MSR, x86.MSR_FMASK) | x86.EFLAGS_RF
-        uc.reg_write(const.UC_X86_REG_EFLAGS, flags & ~cleared | x86.EFLAGS_FIXED)
 
     uc.hook_add(unicorn.UC_HOOK_INSN, on_syscall, None, 1, 0, const.UC_X86_INS_SYSCALL)
+
+
+def _enter(uc: Any, cpu: LiveContext, length: int) -> None:
+    """Executes a SYSCALL of so many bytes, up to where its handler is entered."""
+    import unicorn.x86_const as const
+
+    def msr(number: int) -> int:
+        value: int = uc.reg_read(const.UC_X86_REG_MSR, number)
+        return value
+
+    flags, star, after = cpu.all_eflags(), msr(x86.MSR_STAR), cpu.rip + length
+    selector = star >> x86.STAR_SYSCALL_SHIFT & 0xFFFF & ~x86.SELECTOR_RPL
+    general = list(cpu.general)
+    if cpu.efer & paging.EFER_LMA:
+        general[_RCX], general[_R11] = after, flags & ~x86.EFLAGS_RF
+        entry = msr(x86.MSR_LSTAR if cpu.bits == 64 else x86.MSR_CSTAR)
+        mode, cleared = x86.DESC_L, msr(x86.MSR_FMASK) | x86.EFLAGS_RF
+    else:
+        general[_RCX], entry = after & x86.FLAT_LIMIT, star & x86.FLAT_LIMIT
+        mode, cleared = x86.DESC_DB, x86.EFLAGS_IF | x86.EFLAGS_RF | x86.EFLAGS_VM
+    cpu.general, cpu.rip = tuple(general), entry
+    cpu.load_segments(
+        {
+            "cs": HiddenSegment(selector, 0, x86.FLAT_LIMIT, (_CODE | mode) >> x86.ATTRIBUTE_SHIFT),
+            "ss": HiddenSegment(selector + x86.DESC_SIZE, 0, x86.FLAT_LIMIT, _STACK >> x86.ATTRIBUTE_SHIFT),
+        },
+        0,
+    )
+    cpu.restore()
+    uc.reg_write(const.UC_X86_REG_EFLAGS, flags & ~cleared | x86.EFLAGS_FIXED)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from pvhboot.shim.errors import BootError
 
-from .marks import FIRST_INSTRUCTION, HANDOFF, INTERRUPTED, Mark, Timeline
+from ..reasons import INTERRUPTED
+from .marks import FIRST_INSTRUCTION, HANDOFF, Mark, Timeline
 from .rows import Row
 
 

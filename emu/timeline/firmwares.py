@@ -1,7 +1,6 @@
 """The firmwares that a bench compares, where this host has them."""
 
 import os
-import subprocess
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -11,10 +10,11 @@ from pvhboot.shim.files import read_file
 from pvhboot.shim.machines import ROM_MAX, UNIVERSAL, MachineSpec
 from pvhboot.shim.stock import default_blob
 
+from ..engines.qemu.process import output_of
+
 OURS: Final = "pvhboot"
 QBOOT: Final = "qboot"
 SEABIOS: Final = "SeaBIOS"
-_PATIENCE: Final = 20.0  # seconds
 
 
 class Firmware(NamedTuple):
@@ -67,7 +67,7 @@ def _found(name: str, file: str, words: bytes, program: str | None) -> Firmware:
 def _data_directories(program: str) -> Iterator[str]:
     """Where QEMU looks for its ROMs (`-L help`)."""
     try:
-        said = subprocess.run([program, "-L", "help"], capture_output=True, timeout=_PATIENCE, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired):
+        said = output_of(program, "-L", "help")
+    except BootError:
         return
     yield from (os.path.normpath(os.fsdecode(line)) for line in said.splitlines())

@@ -84,6 +84,12 @@ def goal_from(text: str) -> str:
     return text
 
 
+def require_possible(goal: str, places: KernelPlaces) -> None:
+    """BootError for a goal to which no boot of the kernel can come. (To START_KERNEL one without symbols may, by a marker.)"""
+    if goal == KERNEL_64 and goal in places.absent:
+        raise BootError(f"--until {goal}: there is {places.absent[goal]}")
+
+
 def furthest(plan: BootPlan, places: KernelPlaces) -> str:
     """The last mark that can be seen: init of a Linux that has an initrd and prints on COM1, else the first byte there, else
     what its symbols tell."""

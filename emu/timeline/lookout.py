@@ -34,6 +34,11 @@ def place_text(places: Places, address: int) -> str:
     return f"{address:#x}" + (f" {place}" if place else "")
 
 
+def device_accesses(counts: Mapping[str, int]) -> int:
+    """How many of all kinds there are among Cpu.counts."""
+    return sum(counts.get(kind, 0) for kind in KINDS)
+
+
 def look_out(
     plan: BootPlan,
     kernel: KernelPlaces,
@@ -54,6 +59,5 @@ def look_out(
         addresses[PROTECTED_MODE] = rehearsal.protected_mode
     counts = {"rom_bytes": len(plan.rom)}
     if rehearsal.counts:
-        accesses = sum(rehearsal.counts.get(kind, 0) for kind in KINDS)
-        counts |= {"instructions": rehearsal.counts["instructions"], "device_accesses": accesses}
+        counts |= {"instructions": rehearsal.counts["instructions"], "device_accesses": device_accesses(rehearsal.counts)}
     return Lookout(addresses, absent, counts)

@@ -15,7 +15,6 @@ EXIT: Final = "exit"  # the guest leaves by the debug-exit port: not one of MARK
 MARKS: Final = (VMM_START, FIRST_INSTRUCTION, PROTECTED_MODE, HANDOFF, KERNEL_64, START_KERNEL, CONSOLE, INIT)
 
 NOT_REACHED: Final = "not reached"  # why a mark is absent that was looked for
-INTERRUPTED: Final = "interrupted"  # how a run has ended that somebody has ended
 
 UNKNOWN_MARKER: Final = "exit_point_"  # and a number: what was written to a marker port, if no tool has a name for it
 

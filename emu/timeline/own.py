@@ -7,14 +7,14 @@ from pvhboot.loader.recording import Recording
 from pvhboot.shim.blob import Blob
 
 from ..board import Board
-from ..bus import KINDS
 from ..engines.base import Cpu, Engine, Limits, describe_stop
 from ..places import Places
 from ..reasons import EXIT as GUEST_EXIT
+from ..reasons import INTERRUPTED
 from .dry_run import LIMITS
 from .goal import KernelPlaces, looked_for
-from .lookout import look_out, place_text
-from .marks import EXIT, FIRST_INSTRUCTION, HANDOFF, INTERRUPTED, NOT_REACHED, PROTECTED_MODE, VMM_START, Timeline
+from .lookout import device_accesses, look_out, place_text
+from .marks import EXIT, FIRST_INSTRUCTION, HANDOFF, NOT_REACHED, PROTECTED_MODE, VMM_START, Timeline
 from .recorder import Recorder
 
 
@@ -94,6 +94,5 @@ def _counts(cpu: Cpu, board: Board) -> dict[str, int]:
     """What the host has done up to here: accesses to devices, exits, and bytes that it has loaded."""
     counts = cpu.counts()
     exits = {name: value for name, value in counts.items() if name.startswith("kvm_")}
-    accesses = sum(counts.get(kind, 0) for kind in KINDS)
     memory = board.memory
-    return {"device_accesses": accesses, **exits, "bytes_copied": memory.copied, "bytes_mapped": memory.mapped}
+    return {"device_accesses": device_accesses(counts), **exits, "bytes_copied": memory.copied, "bytes_mapped": memory.mapped}

@@ -26,18 +26,18 @@ from ..engines.base import Limits
 from ..engines.names import QEMU
 from ..engines.qemu.command import boot_arguments, byte_port, character_devices, stopped_machine
 from ..engines.qemu.gdb import Gdb, GdbGone
-from ..engines.qemu.process import DAEMONIZE, QemuProcess
+from ..engines.qemu.process import DAEMONIZE, QemuProcess, patience
 from ..gdb.packets import SIGTRAP
 from ..reasons import EXIT as GUEST_EXIT
+from ..reasons import INTERRUPTED, RESET
 from .goal import looked_for
-from .marks import EXIT, FIRST_INSTRUCTION, INTERRUPTED, MARKS, NOT_REACHED, START_KERNEL, VMM_START, Timeline
+from .marks import EXIT, FIRST_INSTRUCTION, MARKS, NOT_REACHED, START_KERNEL, VMM_START, Timeline
 from .recorder import Recorder
 
 _GDB: Final = "gdb"
 _CONSOLE: Final = "console"
 _EXIT: Final = "exit"
 _MARKERS: Final = {f"marks-{port:x}": port for port in MARKER_PORTS}
-_PATIENCE: Final = 5.0  # seconds beyond the limit of time that QEMU gets to answer
 _CLEARED: Final = "idt_setup_early_handler"  # of Linux, called by x86_64_start_kernel (arch/x86/kernel/head64.c)
 _PIECES: Final = 16  # of the console that are taken at once: as many as its pipe holds
 _LOOK: Final = 0.2  # seconds between two looks at the clock
@@ -127,7 +127,7 @@ class _Session:
         self._left = list(stops(boot))
         self._limits = Limits(seconds=seconds)
         self._gdb = Gdb(process.sockets[_GDB])
-        self._gdb.socket.settimeout(seconds + _PATIENCE)
+        self._gdb.socket.settimeout(patience(seconds))
         self._end = ""
 
     def run(self) -> str:
@@ -145,25 +145,31 @@ class _Session:
             self._watch()
         except GdbGone:
             self._drain()
-            self._end = self._end or f"QEMU has gone: {self._process.last_words()}"
+            self._end = self._end or self._why_it_has_gone()
         except TimeoutError:
             self._end = f"{self._limits.seconds_over}, and QEMU does not answer"
         except KeyboardInterrupt:
             self._end = INTERRUPTED
         return f"{self._recorder.goal} was reached" if self._recorder.done else self._end
 
+    def _why_it_has_gone(self) -> str:
+        words = self._process.last_words()
+        if self._process.status == 0:  # -no-reboot
+            return f"{RESET}: the guest was reset, by a port or by a triple fault, or has turned the machine off"
+        return f"QEMU has gone: {words}"
+
     def _watch(self) -> None:
         """Until there is an end."""
         clock = self._recorder.clock
-        deadline = clock() + round(self._limits.seconds * 1e9)
+        deadline = clock() + self._limits.seconds * 1e9
         with selectors.DefaultSelector() as selector:
             selector.register(self._gdb.socket, selectors.EVENT_READ)
             for pipe in self._process.pipes.values():
                 selector.register(pipe, selectors.EVENT_READ)
             while not self._recorder.done and not self._end:
                 ready = selector.select(_LOOK)
+                self._drain()  # what was printed before a stop comes before it, by its time, too
                 now = clock()
-                self._drain()  # what was printed before a stop comes before it
                 if any(key.fileobj is self._gdb.socket for key, _ in ready):
                     self._stopped(now)
                 if now >= deadline:

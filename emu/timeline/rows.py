@@ -18,6 +18,7 @@ from pvhboot.shim.stock import default_blob
 
 from ..engines.base import Limits
 from ..engines.names import KVM
+from ..engines.qemu.process import die_with_parent, patience
 from ..report.timeline import timelines_from_json
 from .dry_run import LIMITS
 from .firmwares import OURS, SEABIOS, Firmware
@@ -31,12 +32,13 @@ BZIMAGE: Final = "bzImage"
 OWN: Final = f"{OURS}, own VMM"
 _BRIEF: Final = Limits(instructions=20_000, seconds=5.0)  # of a firmware that executes millions: its first steps
 _ROM_BYTES: Final = "rom_bytes_not_zero"
-_COMMAND: Final = "import sys; from pvhboot.emu.cli import main; sys.exit(main())"
+_COMMAND: Final = "import sys; from pvhboot.emu.cli import command; sys.exit(command())"
 
 
 class Subject(NamedTuple):
     """What all rows boot, and on what: the kernel's `vmlinux` is a file; `bzimage` is the one that it came in, None without;
-    `memory` in bytes; `extra` are further arguments for QEMU. Each boot goes to the mark `goal`, or `seconds` at most."""
+    `memory` in bytes; `extra` are further arguments for QEMU. Each boot goes to the mark `goal`, or `seconds` at most. Our own
+    VMM has its cache of kernels if `cached`."""
 
     spec: MachineSpec
     memory: int
@@ -48,6 +50,7 @@ class Subject(NamedTuple):
     extra: Sequence[str]
     goal: str
     seconds: float
+    cached: bool
 
 
 class Row(NamedTuple):
@@ -78,17 +81,30 @@ def own_row(subject: Subject) -> Row:
     except BootError as error:  # there is less room than on QEMU's machine
         return Row(OWN, None, reason=str(error))
     line = [sys.executable, "-P", "-c", _COMMAND, "timeline", subject.vmlinux, "--engine", KVM, "--machine", BARE.name]
-    line += ["--memory", as_memory(subject.memory), "--append", subject.cmdline, "--until", subject.goal, "--json"]
-    line += ["--timeout", str(subject.seconds)] + (["--initrd", subject.initrd] if subject.initrd is not None else [])
+    line += ["--memory", as_memory(subject.memory), f"--append={subject.cmdline}", "--until", subject.goal, "--json"]
+    line += ["--timeout", str(subject.seconds)] + ([f"--initrd={subject.initrd}"] if subject.initrd is not None else [])
+    line += [] if subject.cached else ["--no-cache"]
     for name in PLACED:  # nobody is to search while the time runs
         if name in learned.addresses:
             line += ["--place", f"{name}={learned.addresses[name]:#x}"]
 
     def take() -> Timeline:
         began = time.monotonic_ns()
-        done = subprocess.run(line, capture_output=True, text=True, check=False)
-        if done.returncode not in (0, 1):
-            raise BootError(done.stderr.strip().removeprefix("pvhboot: ") or f"it has ended with status {done.returncode}")
+        try:
+            done = subprocess.run(
+                line,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=patience(subject.seconds) + LIMITS.seconds,
+                preexec_fn=die_with_parent,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise BootError(f"it has not ended within {error.timeout:g} seconds") from None
+        if not done.stdout:  # it complains in one line, or Python does, whose last one tells what of
+            complaint = done.stderr.strip().rpartition("\n")[2].removeprefix("pvhboot: ")
+            raise BootError(complaint or f"it has ended with status {done.returncode}")
         (timeline,) = timelines_from_json(json.loads(done.stdout)["timelines"])
         shift = timeline.start_ns - began
         marks = [mark._replace(ns=mark.ns + shift) for mark in timeline.marks if mark.name != VMM_START]

@@ -45,11 +45,14 @@ APIC_VECTORS: Final = 256
 APIC_FIRST_VECTOR: Final = 16  # those below cannot be sent
 APIC_VECTOR: Final = 0xFF
 APIC_SVR_ENABLE: Final = 1 << 8
+APIC_SVR_NO_FOCUS: Final = 1 << 9  # focus checking is off: is kept, and does nothing
 APIC_LVT_MASKED: Final = 1 << 16
 APIC_TIMER_MODE: Final = 3 << 17  # of the timer's entry
 APIC_TIMER_PERIODIC: Final = 1 << 17
-APIC_TIMER_DIVIDE_1: Final = 0b1011  # 2 to 128 are 0 to 3 and 8 to 10
-APIC_DELIVERY: Final = 7 << 8  # of ICR and the local vector table
+APIC_TIMER_DIVIDE_1: Final = 0b1011  # all bits that there are; 2 to 128 are 0 to 3 and 8 to 10
+APIC_DELIVERY: Final = 7 << 8  # of ICR, the local vector table and the I/O APIC, as the next two
+APIC_ACTIVE_LOW: Final = 1 << 13  # not of ICR
+APIC_LEVEL: Final = 1 << 15
 APIC_DELIVERY_FIXED: Final = 0 << 8
 APIC_DELIVERY_LOWEST: Final = 1 << 8
 APIC_DELIVERY_EXTINT: Final = 7 << 8  # the vector is the 8259A's
@@ -71,8 +74,7 @@ APIC_ICR_ALL_BUT_SELF: Final = 3 << 18
 CPUID_1_EBX_APIC_ID_SHIFT: Final = 24
 APIC_IDS: Final = 256  # as many as 8 bits can name; the last one is everybody's
 
-ISA_IRQS: Final = 16
-CASCADE_IRQ: Final = 2  # the second PIC: no device has it
+ISA_IRQS: Final = 16  # the inputs of the two 8259A; that which is the second one no device has
 TIMER_PIN: Final = 2  # of the I/O APIC: IRQ 0
 
 # The I/O APIC's two ports in memory, offsets; the registers behind them; an entry of its table, two registers a pin.
@@ -85,5 +87,4 @@ IO_APIC_VERSION_REGISTER: Final = 1
 IO_APIC_ARBITRATION: Final = 2
 IO_APIC_TABLE: Final = 0x10
 IO_APIC_REMOTE: Final = 1 << 14  # a level has been sent, and EOI is yet to come
-IO_APIC_LEVEL: Final = 1 << 15
 IO_APIC_MASKED: Final = 1 << 16

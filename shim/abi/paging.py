@@ -33,10 +33,11 @@ CR4_NAMES: Final = {
     1 << 22: "PKE",
 }
 
+EFER_SCE: Final = 1 << 0  # SYSCALL is there
 EFER_LME: Final = 1 << 8
 EFER_LMA: Final = 1 << 10
 EFER_NXE: Final = 1 << 11
-EFER_NAMES: Final = {1 << 0: "SCE", EFER_LME: "LME", EFER_LMA: "LMA", EFER_NXE: "NXE"}
+EFER_NAMES: Final = {EFER_SCE: "SCE", EFER_LME: "LME", EFER_LMA: "LMA", EFER_NXE: "NXE"}
 
 PTE_PRESENT: Final = 1 << 0
 PTE_WRITABLE: Final = 1 << 1

@@ -93,7 +93,7 @@ REAL_SEGMENT: Final = 1 << 16  # bytes that an offset of 16 bits reaches
 HLT: Final = b"\xf4"  # the instruction
 CPUID: Final = b"\x0f\xa2"
 RDTSC: Final = b"\x0f\x31"
-RDTSCP: Final = b"\x0f\x01\xf9"
+SYSCALL: Final = b"\x0f\x05"
 INSTRUCTION_MAX: Final = 15  # bytes; a longer one is #GP: SDM volume 2A, 2.3.11
 FLAT_LIMIT: Final = 0xFFFFFFFF
 
@@ -159,11 +159,12 @@ CPUID_1_EBX_COUNT: Final = 0xFF << 16
 CPUID_1_EBX_COUNT_ONE: Final = 1 << 16
 CPUID_TOPOLOGY_LEAVES: Final = (0x0B, 0x1F)
 MSR_EFER: Final = 0xC0000080
-# SYSCALL: its selectors, its entry in 64-bit mode, the flags that it clears (SDM volume 3A, 6.8.8).
+# SYSCALL: its selectors, with its entry in legacy mode in the lower half; its entries from 64-bit and from compatibility mode;
+# the flags that it clears (SDM volume 3A, 6.8.8; AMD64 volume 2, 6.1.1).
 MSR_STAR: Final = 0xC0000081
 MSR_LSTAR: Final = 0xC0000082
+MSR_CSTAR: Final = 0xC0000083
 MSR_FMASK: Final = 0xC0000084
-MSR_TSC_AUX: Final = 0xC0000103  # what RDTSCP leaves in ECX
 STAR_SYSCALL_SHIFT: Final = 32  # CS; SS is the descriptor behind it
 MSR_MTRR_DEF_TYPE: Final = 0x2FF
 # Those that a piece of firmware could change to lasting effect, by the names of the SDM.

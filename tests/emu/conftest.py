@@ -3,12 +3,16 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from beyond_entry import boot
 from host import qemu_problem
 from initramfs import initramfs
 from plain import QBOOT
 from pvhboot.emu.cli import main
+from pvhboot.emu.clock import Clock
+from pvhboot.emu.session import Outcome
 from pvhboot.shim.stock import default_guest
 
 
@@ -74,5 +78,16 @@ def run_pytest(pytester: pytest.Pytester) -> Callable[..., pytest.RunResult]:
         if conftest is not None:
             pytester.makeconftest(conftest)
         return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:hypothesispytest", *options)
+
+    return run
+
+
+@pytest.fixture
+def boot_image(tmp_path: Path) -> Callable[..., tuple[Outcome, Clock]]:
+    """Boots the bytes of a kernel as beyond_entry.boot does one by its path."""
+
+    def run(image: bytes, *arguments: Any, **options: Any) -> tuple[Outcome, Clock]:
+        (tmp_path / "guest").write_bytes(image)
+        return boot(tmp_path / "guest", *arguments, **options)
 
     return run

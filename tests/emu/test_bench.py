@@ -11,17 +11,20 @@ import pytest
 from command_line import command, fails
 from host import kvm_problem, qemu_problem
 from marked_guest import marked_guest
+from processes import processes_that_name
 from pvhboot.emu.cli import main
 from pvhboot.emu.commands import bench as bench_command
+from pvhboot.emu.reasons import INTERRUPTED
 from pvhboot.emu.report.bench import Bench, bench_json, bench_svg, bench_text
 from pvhboot.emu.timeline import firmwares
+from pvhboot.emu.timeline import rows as row_maker
 from pvhboot.emu.timeline.bench import Result, measure
+from pvhboot.emu.timeline.dry_run import LIMITS
 from pvhboot.emu.timeline.marks import (
     CONSOLE,
     EXIT,
     FIRST_INSTRUCTION,
     HANDOFF,
-    INTERRUPTED,
     KERNEL_64,
     PROTECTED_MODE,
     START_KERNEL,
@@ -132,7 +135,41 @@ def test_our_own_vmm_counts_from_the_start_of_its_process(guest, monkeypatch, ca
     assert row["counts"]["device_accesses"] == 0
 
 
+def test_our_own_vmm_boots_the_same_and_without_a_cache_if_told_so(guest, monkeypatch, tmp_path, capsys):
+    """Its process is told by a command line, where a word of the kernel's may look like an option."""
+    if problem := kvm_problem():
+        pytest.skip(problem)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    arguments = (guest, "--runs", 1, "--accel", "kvm", "--until", EXIT, "--append=--x y", "--no-cache")
+    row = rows_of(bench(capsys, *arguments), "kvm")[OWN]
+    assert (row["reason"], len(row["timelines"])) == ("", 1)
+    assert not (tmp_path / "cache").exists()
+
+
 # What cannot be
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import time; time.sleep(1000)", "it has not ended within 2 seconds"),  # it has a limit, which it might not keep
+        ("raise ValueError('boom')", "ValueError: boom"),
+        ("import sys; sys.exit('pvhboot: no')", "no"),
+        ("import sys; sys.exit(3)", "it has ended with status 3"),
+    ],
+)
+def test_our_own_vmm_that_tells_nothing_is_given_up(code, reason, guest, monkeypatch, tmp_path):
+    if problem := kvm_problem():
+        pytest.skip(problem)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(row_maker, "_COMMAND", code)
+    monkeypatch.setattr(row_maker, "patience", lambda _seconds: 2 - LIMITS.seconds)
+    said = StringIO()
+    with redirect_stdout(said):
+        assert main(["bench", "timeline", str(guest), "--accel", "kvm", "--json"]) == 1
+    assert rows_of(json.loads(said.getvalue()), "kvm")[OWN]["reason"] == reason
+    assert not processes_that_name(guest)
 
 
 @pytest.mark.usefixtures("plain_qemu")
@@ -268,7 +305,7 @@ def made_up():
         ("none",),
     )
     subject = Subject(
-        Q35, 64 * MIB, "a line", Kernel.from_bytes(default_guest(64), "k"), "k", None, None, (), START_KERNEL, 9.0
+        Q35, 64 * MIB, "a line", Kernel.from_bytes(default_guest(64), "k"), "k", None, None, (), START_KERNEL, 9.0, True
     )
     return Bench("k", subject, 3, {"tcg": [fast._replace(counts=counts), slow, none]})
 

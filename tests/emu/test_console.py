@@ -1,5 +1,6 @@
 """`pvhboot boot --console`: what a terminal, and a pipe, have of it, and what becomes of the terminal whatever happens."""
 
+import errno
 import os
 import pty
 import select
@@ -8,13 +9,21 @@ import subprocess
 import sys
 import termios
 import time
+import tty
+from unittest.mock import Mock
 
 import pytest
 import tick_guest
 from command_line import fails
+from pvhboot.emu import console
 from pvhboot.emu.arguments import parse
+from pvhboot.emu.board import Board
 from pvhboot.emu.commands.common import limits_from
 from pvhboot.emu.console import HELP_TEXT, Keys
+from pvhboot.loader.kernel import Kernel
+from pvhboot.loader.plan import make_plan
+from pvhboot.shim.machines import BARE
+from pvhboot.shim.stock import default_blob
 from tiny import assembled, kernel_image
 
 SECONDS = 100  # for what should take a moment
@@ -25,11 +34,12 @@ READY = "!"
 class Session:
     """`pvhboot boot --console` at a pseudo-terminal."""
 
-    def __init__(self, kernel, engine, *more):
+    def __init__(self, kernel, engine, *more, by=(), errors=None):
+        """`by` is a command line that starts the one that follows; `errors` a file in place of the terminal."""
         self.master, self.slave = pty.openpty()
         self.before = termios.tcgetattr(self.slave)
-        line = (*PVHBOOT, "boot", str(kernel), "--engine", engine, "--console", *more)
-        terminal = {"stdin": self.slave, "stdout": self.slave, "stderr": self.slave}
+        line = (*by, *PVHBOOT, "boot", str(kernel), "--engine", engine, "--console", *more)
+        terminal = {"stdin": self.slave, "stdout": self.slave, "stderr": errors or self.slave}
         self.process = subprocess.Popen(line, **terminal, start_new_session=True)
         self.seen = b""
 
@@ -84,8 +94,8 @@ def at_terminal(engine_name):
     """Starts a session on each engine, and waits until its guest listens."""
     sessions = []
 
-    def start(kernel, *more):
-        sessions.append(Session(kernel, engine_name, *more))
+    def start(kernel, *more, **how):
+        sessions.append(Session(kernel, engine_name, *more, **how))
         sessions[-1].wait_for(HELP_TEXT)
         sessions[-1].wait_for(READY)
         return sessions[-1]
@@ -159,6 +169,43 @@ def test_the_terminal_is_restored_before_a_signal_ends_it(echo, at_terminal, num
     assert session.end() == -number
 
 
+@pytest.mark.parametrize("ignored", [signal.SIGCHLD, signal.SIGHUP])
+def test_what_whoever_starts_it_ignores_is_no_trouble(echo, at_terminal, ignored):
+    ignoring = "import os, signal, sys; signal.signal(int(sys.argv[1]), signal.SIG_IGN); os.execv(sys.argv[2], sys.argv[2:])"
+    session = at_terminal(echo, by=(sys.executable, "-c", ignoring, str(int(ignored))))
+    if ignored == signal.SIGHUP:
+        session.process.send_signal(signal.SIGHUP)
+    session.type(b"\x01x")
+    assert session.end() == 0
+
+
+def test_without_the_child_that_watches_it_ends_as_ever(echo, at_terminal):
+    session = at_terminal(echo)
+    with open(f"/proc/{session.process.pid}/task/{session.process.pid}/children") as file:
+        os.kill(int(file.read()), signal.SIGKILL)
+    session.type(b"\x01x")
+    assert session.end() == 0
+
+
+def test_an_interrupt_as_the_terminal_is_restored_leaves_that_to_the_child(monkeypatch):
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    settings = []
+
+    def interrupted(fd, attributes):
+        settings.append(attributes)
+        if len(settings) == 2:
+            raise KeyboardInterrupt
+        termios.tcsetattr(fd, termios.TCSANOW, attributes)
+
+    monkeypatch.setattr(console, "_set", interrupted)
+    with pytest.raises(KeyboardInterrupt), console.raw_terminal(slave):
+        assert termios.tcgetattr(slave) != before
+    assert termios.tcgetattr(slave) == before
+    os.close(master)
+    os.close(slave)
+
+
 def test_an_interrupt_from_elsewhere_is_told(echo, at_terminal):
     session = at_terminal(echo)
     session.process.send_signal(signal.SIGINT)
@@ -178,6 +225,39 @@ def test_stopped_it_lends_the_terminal(echo, at_terminal):
     session.wait_for("z")
     session.type(b"\x01x")
     assert session.end() == 0
+
+
+# A shell with job control: it starts a job in the background, edits a line until that has stopped, has it go on there until it
+# has stopped again, and brings it to the foreground. 0 if then the terminal is as the shell has lent it.
+SHELL = """
+import fcntl, os, signal, subprocess, sys, termios, time, tty
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+lent = termios.tcgetattr(0)
+tty.setraw(0)
+job = subprocess.Popen(sys.argv[1:], process_group=0)
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+for _ in range(2):
+    os.waitpid(job.pid, os.WUNTRACED)
+    os.killpg(job.pid, signal.SIGCONT)
+os.waitpid(job.pid, os.WUNTRACED)
+termios.tcsetattr(0, termios.TCSANOW, lent)
+os.tcsetpgrp(0, job.pid)
+os.killpg(job.pid, signal.SIGCONT)
+sys.exit(job.wait() or termios.tcgetattr(0) != lent)
+"""
+
+
+def test_in_the_background_it_waits_for_the_terminal(echo, at_terminal):
+    session = at_terminal(echo, by=(sys.executable, "-c", SHELL))
+    session.type(b"\x01x")
+    assert session.end() == 0
+
+
+def test_as_it_is_continued_another_signal_does_not_keep_the_terminal_from_it(monkeypatch):
+    refusals = [termios.error(errno.EINTR, "Interrupted system call"), None]
+    monkeypatch.setattr(termios, "tcsetattr", Mock(side_effect=refusals))
+    console._set(0, [])
+    assert termios.tcsetattr.call_count == 2
 
 
 TRIPLE_FAULT = "mov dx, 0x3f8\nmov al, 0x21\nout dx, al\nlidt [0x200000]\nud2"
@@ -200,12 +280,14 @@ def test_the_terminal_is_restored_when_the_guest_ends(tmp_path, at_terminal, sou
     assert session.end() == status
 
 
-def test_a_terminal_that_goes_away_ends_the_session(echo, at_terminal):
-    session = at_terminal(echo)
+def test_a_terminal_that_goes_away_ends_the_session(echo, at_terminal, tmp_path):
+    with open(tmp_path / "errors", "wb") as errors:
+        session = at_terminal(echo, errors=errors)
     os.close(session.slave)
     os.close(session.master)
     session.master, session.slave = pty.openpty()
-    assert session.process.wait(SECONDS) != 0
+    assert session.process.wait(SECONDS) == 2
+    assert (tmp_path / "errors").read_text() == "pvhboot: cannot write the output: Input/output error\n"
 
 
 def run(kernel, engine, **source):
@@ -227,12 +309,41 @@ def test_a_pipe_with_more_than_is_read_does_not_fill_memory(echo, engine_name):
     assert b"end: limit" in result.stdout
 
 
+@pytest.mark.parametrize("at_terminal", [True, False])
+def test_4096_bytes_are_kept_of_what_a_guest_does_not_read(at_terminal):
+    with Kernel.from_bytes(kernel_image(), "guest") as kernel:
+        board = Board(make_plan(BARE, default_blob(BARE).data, kernel, memory=64 << 20))
+    reader, writer = pty.openpty() if at_terminal else os.pipe()
+    if at_terminal:
+        reader, writer = writer, reader
+        tty.setraw(reader)
+    keyboard = console.Console(board, reader, lambda _data: None)
+    for size in (1000, 1000, 3000, 1000):
+        os.write(writer, b"x" * size)
+        keyboard.poll(0.1)
+    assert board.serial.waiting == 4096
+    os.close(reader)
+    os.close(writer)
+
+
 @pytest.mark.parametrize("how", ["empty", "closed"])
 def test_without_input_the_guest_goes_on(tmp_path, engine_name, how):
     (tmp_path / "kernel").write_bytes(tick_guest.tick_guest(20))
     source = {"stdin": subprocess.DEVNULL} if how == "empty" else {"preexec_fn": lambda: os.close(0)}
     result = run(tmp_path / "kernel", engine_name, **source)
     assert b"the guest left with 20" in result.stdout
+
+
+def test_a_closed_input_is_no_file_that_is_opened_later(echo, engine_name):
+    line = (*PVHBOOT, "boot", str(echo), "--engine", engine_name, "--console", "--timeout", "1")
+    result = subprocess.run(line, preexec_fn=lambda: os.close(0), capture_output=True, timeout=SECONDS)
+    assert b"\n!\n" in result.stdout  # that it listens is all that it prints
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_one_closed_output_does_not_close_the_other(echo, engine_name, closed):
+    result = run(echo, engine_name, input=b"q", preexec_fn=lambda: os.close(closed))
+    assert (result.returncode, b"end: exit" in result.stdout) == (0, closed != 1)
 
 
 @pytest.mark.parametrize(

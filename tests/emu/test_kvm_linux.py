@@ -12,7 +12,7 @@ import tick_guest
 from host import kvm_problem
 from pvhboot.emu import reasons
 from pvhboot.emu.board import Board
-from pvhboot.emu.engines.base import Limits, Until
+from pvhboot.emu.engines.base import Limits, Until, Watch
 from pvhboot.emu.engines.kvm import device, ticks, uapi
 from pvhboot.emu.engines.kvm.engine import KvmEngine
 from pvhboot.emu.session import boot_board
@@ -30,14 +30,14 @@ def kvm():
         pytest.skip(problem)
 
 
-def boot(tmp_path, image, name="bare", *, until="exit", seconds=20, interrupts=True, prepare=lambda _board: None):
+def boot(tmp_path, image, name="bare", *, until="exit", seconds=20, interrupts=True, prepare=lambda _board: None, watchers=()):
     (tmp_path / "kernel").write_bytes(image)
     spec = machine(name)
     blob = default_blob(spec)
     with Kernel.open(str(tmp_path / "kernel")) as kernel:
         board = Board(make_plan(spec, blob.data, kernel, memory=64 << 20), interrupts=interrupts)
         prepare(board)
-        return boot_board(board, blob, KvmEngine(), Until(until), Limits(seconds=seconds))
+        return boot_board(board, blob, KvmEngine(), Until(until), Limits(seconds=seconds), watchers)
 
 
 def typing(data):
@@ -142,6 +142,44 @@ class Typist:
 def test_a_key_wakes_a_halted_guest_without_waiting_for_a_tick(tmp_path, monkeypatch):
     monkeypatch.setattr(ticks, "TICK", 300.0)
     assert boot(tmp_path, tick_guest.echo_guest(), prepare=lambda board: setattr(board, "input", Typist(board, b"q"))).ok
+
+
+class Quick:
+    """An Input that presses a key when an exit is there, and nobody has looked at it yet."""
+
+    def __init__(self, board, monkeypatch):
+        self.board, self.keys, self.wake = board, b"q", lambda: None
+        monkeypatch.setattr(device, "fcntl", SimpleNamespace(ioctl=self.ioctl))
+
+    def ioctl(self, fd, request, argument, original=device.fcntl.ioctl):
+        result = original(fd, request, argument)
+        if request == uapi.KVM_RUN:
+            self.wake()
+        return result
+
+    def poll(self, _seconds):
+        if self.board.console:  # the guest listens
+            self.board.serial.receive(self.keys)
+            self.keys = b""
+
+    @contextmanager
+    def waking(self, wake):
+        self.wake = wake
+        yield
+        self.wake = lambda: None
+
+
+def test_a_key_is_not_lost_that_is_pressed_as_an_exit_comes(tmp_path, monkeypatch):
+    monkeypatch.setattr(ticks, "TICK", 300.0)
+    assert boot(tmp_path, tick_guest.echo_guest(), prepare=lambda board: setattr(board, "input", Quick(board, monkeypatch))).ok
+
+
+def test_by_steps_too_a_halt_with_interrupts_off_ends_the_run(tmp_path):
+    """So that a boot which failed so can be made again."""
+    seen = []
+    watcher = SimpleNamespace(start=lambda _cpu, _board: Watch(instruction=lambda at, _size: seen.append(at)))
+    run = boot(tmp_path, code("cli\nhlt\nnop"), watchers=[watcher]).run
+    assert (run.stop.reason, run.stop.rip, seen[-1]) == (reasons.HALT, 0x100002, 0x100001)
 
 
 def test_who_leaves_ends_the_run(tmp_path):

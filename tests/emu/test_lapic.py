@@ -198,6 +198,28 @@ def test_a_periodic_timer_goes_on_until_it_is_set_to_0():
     assert not bench.apic.requested
 
 
+def test_periods_that_have_gone_by_together_are_one_request():
+    bench = Bench()
+    bench.write(DIVIDE, 0b1011)
+    bench.write(TIMER, PERIODIC | 0x40)
+    bench.write(INITIAL, 10_000)
+    begun = bench.clock.now
+    bench.clock.advance(1_000_000_000)
+    bench.clock.run_due()
+    assert bench.clock.next == begun + 1_000_010_000
+    assert bench.apic.acknowledge() == 0x40
+    bench.write(EOI, 0)
+    assert not bench.apic.requested
+
+
+@pytest.mark.parametrize(("periodic", "ns"), [(0, 2), (PERIODIC, 1000)])
+def test_a_period_is_no_shorter_than_a_guest_gets_on_in(periodic, ns):
+    bench = Bench()
+    bench.write(TIMER, periodic | 0x40)
+    bench.write(INITIAL, 1)
+    assert bench.clock.next == bench.clock.now + ns
+
+
 def test_a_masked_timer_counts_and_is_silent():
     bench = Bench()
     bench.write(DIVIDE, 0b1011)

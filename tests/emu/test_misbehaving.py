@@ -221,6 +221,16 @@ def test_what_is_kept_of_endless_accesses_and_output_is_bounded(monkeypatch):
     assert len(json.dumps(data)) < 2 * REPORT_BYTES
 
 
+def test_what_is_kept_of_a_debug_console_is_bounded_on_qemu_too(monkeypatch):
+    if problem := qemu_problem():
+        pytest.skip(problem)
+    monkeypatch.setattr(kept, "PRINTED", 512)
+    source = "mov ecx, 5000\nmov dx, 0x402\nmov al, 0x78\na: out dx, al\nloop a\ncli\nhlt"
+    outcome, *_ = outcome_of(source, "qemu", MICROVM, limits=Limits(seconds=PATIENCE))
+    assert 512 <= len(outcome.debug_console) < 2 * 512
+    assert outcome.debug_console.startswith(kept.FORGOTTEN)
+
+
 def test_the_limits_are_those_of_the_page_on_limits():
     """docs/limits.md says these numbers."""
     assert (LOG_LIMIT, kept.PRINTED, kept.CODES) == (250_000, 4 * MIB, 4096)

@@ -14,10 +14,12 @@ import pytest
 from host import kvm_problem, qemu_problem
 from initramfs import MARK, initramfs
 from mutants import ENTRY
+from processes import comes_true, processes_that_name
 from pvhboot.emu.board import Board
 from pvhboot.emu.check import UNOBSERVABLE, VIOLATED, check
 from pvhboot.emu.cli import main
 from pvhboot.emu.engines.base import Limits, Until
+from pvhboot.emu.engines.qemu import engine as qemu_engine
 from pvhboot.emu.engines.qemu.engine import QemuEngine
 from pvhboot.emu.engines.qemu.gdb import Gdb, GdbGone
 from pvhboot.emu.engines.qemu.qmp import Qmp, QmpGone
@@ -243,6 +245,13 @@ def test_the_value_of_a_guest_that_leaves(value):
     assert (outcome.run.stop.reason, outcome.run.stop.value, outcome.ok) == (EXIT, value, value == 0)
 
 
+@pytest.mark.usefixtures("needs_qemu")
+def test_a_guest_seen_halted_before_its_last_word_is_read_has_left(monkeypatch):
+    monkeypatch.setattr(qemu_engine._Session, "_exit", lambda _session: None)
+    code = bytes.fromhex("66ba0105 b000 ee fa f4")  # mov dx, 0x501; mov al, 0; out; cli; hlt
+    assert run(plan_for(BARE, tiny_kernel(code)), QemuEngine(), EXIT).run.stop.reason == EXIT
+
+
 # Each of these ends the guest right behind what it prints.
 _LEAVING = {
     "exit": "66ba0105 b000 ee",
@@ -288,27 +297,13 @@ def test_a_signal_leaves_nothing_behind(tmp_path, number, status, words):
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
-    for _ in range(100):
-        if len(processes_that_name(tmp_path)) == 2:  # ours, and QEMU
-            break
-        time.sleep(0.1)
+    assert comes_true(lambda: len(processes_that_name(tmp_path)) == 2)  # ours, and QEMU
     time.sleep(0.5)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (status, words)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["loop.bin"]
     assert not processes_that_name(tmp_path)
-
-
-def processes_that_name(path):
-    found = []
-    for line in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if str(path).encode() in line.read_bytes():
-                found.append(line)
-        except OSError:
-            continue  # it has ended meanwhile
-    return found
 
 
 @pytest.mark.usefixtures("needs_qemu")
@@ -384,7 +379,7 @@ def test_a_qemu_that_is_none_is_one_clear_line(monkeypatch, capsys, tmp_path, sc
     program.write_text(script)
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr("pvhboot.emu.engines.qemu.engine._PATIENCE", 0.5)
+    monkeypatch.setattr("pvhboot.emu.engines.qemu.process._PATIENCE", 0.5)
     for command in ("boot", "compare"):  # it is there: so compare does not pass over it
         assert main([command, "--engine", "qemu", "--timeout", "0.5"]) == 2
         assert words in one_line(capsys)
@@ -392,12 +387,12 @@ def test_a_qemu_that_is_none_is_one_clear_line(monkeypatch, capsys, tmp_path, sc
 
 @pytest.mark.usefixtures("needs_qemu")
 def test_a_qemu_that_stops_answering_ends_with_the_time(monkeypatch, tmp_path):
-    monkeypatch.setattr("pvhboot.emu.engines.qemu.engine._PATIENCE", 0.5)
+    monkeypatch.setattr("pvhboot.emu.engines.qemu.process._PATIENCE", 0.5)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def stop_qemu(_handoff):
         for process in processes_that_name(tmp_path):
-            os.kill(int(process.parent.name), signal.SIGSTOP)
+            os.kill(process, signal.SIGSTOP)
 
     run = QemuEngine().run(Board(plan_for(MICROVM)), Until(EXIT), Limits(seconds=2.0), stop_qemu)
     assert (run.stop.reason, run.stop.detail) == (LIMIT, "2 seconds of wall time are over, and QEMU does not answer")
@@ -454,18 +449,10 @@ def test_a_process_that_is_killed_leaves_no_qemu(tmp_path):
     code = "import sys; from pvhboot.emu.cli import main; main(sys.argv[1:])"
     line = [sys.executable, "-c", code, "boot", "--firmware", str(tmp_path / "loop.bin"), "--engine", "qemu"]
     process = subprocess.Popen(line, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.DEVNULL)
-    for _ in range(100):
-        if len(running := processes_that_name(tmp_path)) == 2:  # ours, and QEMU
-            break
-        time.sleep(0.1)
-    assert len(running) == 2
+    assert comes_true(lambda: len(processes_that_name(tmp_path)) == 2)  # ours, and QEMU
     process.kill()
     process.wait()
-    for _ in range(100):
-        if not processes_that_name(tmp_path):
-            return
-        time.sleep(0.1)
-    pytest.fail("QEMU is still there")
+    assert comes_true(lambda: not processes_that_name(tmp_path))
 
 
 # The protocols, without a QEMU.

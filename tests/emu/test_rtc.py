@@ -162,3 +162,20 @@ def test_what_is_no_time_leaves_the_time_as_it_is():
     bench.write(8, 0x13)
     bench.pass_ns(3 * SECOND)
     assert bench.time() == "20 24 02 29 00 00 00 05"
+
+
+def test_behind_the_last_year_that_there_is_time_stands_still():
+    bench = Bench()
+    for register, value in ((0x32, 0x99), (9, 0x99), (8, 0x12), (7, 0x31), (4, 0x23), (2, 0x59), (0, 0x59)):
+        bench.write(register, value)
+    bench.pass_ns(10 * SECOND)
+    assert bench.time() == "99 99 12 31 23 59 59 06"
+
+
+def test_register_c_says_of_what_it_has_just_found_that_it_interrupts():
+    """The clock has been read before its timer has expired: the interrupt is not lost."""
+    bench = Bench()
+    bench.write(B, 0x02 | UPDATE)
+    bench.clock.advance(SECOND)
+    assert bench.read(C) & (0x80 | UPDATE) == 0x80 | UPDATE
+    assert bench.interrupts == 1

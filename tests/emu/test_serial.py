@@ -130,3 +130,11 @@ def test_a_wire_with_rts_waits_for_it():
     assert not uart.read(UART_LSR) & 1
     uart.write(UART_MCR, RTS)
     assert uart.read(UART_LSR) & 1
+
+
+@pytest.mark.parametrize(("register", "bits"), [(UART_IER, 0x0F), (UART_MCR, 0x1F)])
+def test_bits_that_are_not_there_read_as_0(register, bits):
+    """By which drivers tell this chip from those that came after it."""
+    uart = Uart()
+    uart.write(register, 0xFF)
+    assert uart.read(register) == bits

@@ -152,7 +152,12 @@ def test_it_ends_at_the_goal(engine_name, until, last, marked, capsys):
             {START_KERNEL: "not looked for: the kernel has no symbol of that name"},
             "exit: the guest left with 0",
         ),
-        ({"bits": 32}, KERNEL_64, {KERNEL_64: "none: the kernel is ELF32"}, "exit: the guest left with 0"),
+        (
+            {"bits": 32, "before": HALT},
+            CONSOLE,
+            {KERNEL_64: "none: the kernel is ELF32", CONSOLE: "not reached"},
+            "halt: hlt with interrupts off",
+        ),
     ],
     ids=["halt", "loop", "text", "exit", "stripped", "elf32"],
 )
@@ -161,6 +166,15 @@ def test_what_is_not_reached_is_told(engine_name, guest, until, missing, end, ma
     one = timeline(capsys, marked(**guest), "--engine", engine_name, "--until", until, *limit, status=1)
     assert one["absent"] == missing
     assert one["end"].startswith(end)
+
+
+def test_what_no_boot_comes_to_is_refused_as_a_goal(marked, capsys):
+    """It would run for as long as it may."""
+    words = "--until kernel-64bit: there is none: the kernel is ELF32"
+    kernel = marked(bits=32)
+    assert words in fails(capsys, "timeline", kernel, "--until", KERNEL_64)
+    assert words in fails(capsys, "bench", "timeline", kernel, "--until", KERNEL_64)
+    assert "none: the ELF header's entry is that of the handoff" in fails(capsys, "timeline", "--until", KERNEL_64)
 
 
 def test_who_interrupts_it_sees_how_far_it_came(engine_name, marked, capsys, monkeypatch):
@@ -212,9 +226,8 @@ def test_a_broken_symbol_table(marked, capsys):
     one = timeline(capsys, kernel, "--until", KERNEL_64)
     assert names(one) == [*FIRMWARE, KERNEL_64]
     assert places(one)[KERNEL_64] == f"{STARTUP_64:#x}"
-    assert timeline(capsys, kernel, "--until", START_KERNEL, status=1)["absent"][START_KERNEL].startswith(
-        "not looked for: truncated symbol table"
-    )
+    absent = timeline(capsys, kernel, "--until", START_KERNEL, status=1)["absent"]
+    assert absent[START_KERNEL].startswith(f"not looked for: {kernel}: truncated symbol table")
 
 
 def test_a_stripped_kernel_that_marks_itself(engine_name, marked, capsys):

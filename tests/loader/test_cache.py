@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pvhboot.loader import cache as cache_module
 from pvhboot.loader.cache import RACY, Cache
+from pvhboot.loader.image import FileImage
 from pvhboot.loader.kernel import Kernel
 from pvhboot.shim.errors import BootError
 
@@ -169,6 +170,22 @@ def test_a_compressed_kernel_that_was_changed_a_moment_ago_is_hashed(
         monkeypatch.setattr(cache_module.time, "time_ns", lambda offset=offset: now + offset)
         assert found(store, path)
         assert bool([name for name in names(store) if "memo" in name]) == remembered
+
+
+def test_how_long_it_takes_to_read_a_kernel_makes_its_last_change_no_older(
+    store: Path, kernel_file: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, read_into = time.time_ns(), FileImage.read_into
+
+    def slow(self: FileImage, offset: int, buffer: memoryview) -> None:
+        read_into(self, offset, buffer)
+        monkeypatch.setattr(cache_module.time, "time_ns", lambda: now + 2 * RACY)
+
+    monkeypatch.setattr(cache_module.time, "time_ns", lambda: now)
+    monkeypatch.setattr(FileImage, "read", lambda self, offset, size: os.pread(self.descriptor, size, offset))
+    monkeypatch.setattr(FileImage, "read_into", slow)
+    assert not found(store, kernel_file(FILES["gzip"]))
+    assert not [name for name in names(store) if "memo" in name]
 
 
 @pytest.mark.usefixtures("no_race")

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pvhboot.emu.cli import main
 from pvhboot.loader.inspection import inspect
 from pvhboot.loader.kernel import Kernel
+from pvhboot.loader.placed import first_difference
 from pvhboot.loader.plan import BootPlan, make_plan
 from pvhboot.loader.strategies import PvhKernel, bzimages, elves, kernels, pvh_elves, pvh_kernels
 from pvhboot.shim.errors import BootError
@@ -217,7 +218,7 @@ def require_placed(plan: BootPlan) -> None:
         assert any(ram.start <= segment.paddr and segment.end <= ram.end for ram in plan.ram)
         wanted.append((segment.paddr, data[segment.offset :][: segment.filesz].ljust(segment.memsz, b"\0")))
     memory = plan.memory()
-    assert plan.first_difference(memory) is None
+    assert first_difference(plan, memory) is None
     for paddr, content in wanted:
         assert memory.read(paddr, len(content)) == content
     if plan.ram_size > 4 * MIB:

@@ -36,7 +36,9 @@ from pvhboot.loader.facts import KernelSegment
 from pvhboot.loader.inspection import inspect
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.notes import pvh_entry
+from pvhboot.shim.abi.elf_layouts import LAYOUTS
 from pvhboot.shim.errors import BootError
+from pvhboot.shim.stock import default_guest
 
 IDS = [name for name, _, _ in HOSTILE]
 
@@ -371,3 +373,13 @@ def test_real_kernels(guest_file: Callable[[str], Path], name: str, kind: str, e
 def test_the_xen_hypervisor_is_no_pvh_kernel(guest_file: Callable[[str], Path]) -> None:
     with pytest.raises(BootError, match=r"xen\.gz: no PHYS32_ENTRY note"):
         Kernel.open(guest_file("xen.gz"))
+
+
+def test_a_broken_symbol_table_is_told_with_the_path() -> None:
+    data = default_guest(64)
+    header = LAYOUTS[64].header.unpack(data)
+    at = header.e_shoff + 2 * header.e_shentsize + 0x20  # sh_size of .symtab, as write_elf orders them
+    with Kernel.from_bytes(patch_bytes(data, at, (1 << 30).to_bytes(8, "little")), "guest") as kernel:
+        for asked in (kernel.symbols, lambda: kernel.symbol("start")):
+            with pytest.raises(BootError, match=r"^guest: truncated symbol table"):
+                asked()

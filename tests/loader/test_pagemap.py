@@ -3,6 +3,7 @@
 import errno
 import mmap
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pvhboot.loader import pagemap
 from pvhboot.loader.image import BytesImage, FileImage
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.memory import GuestMemory
+from pvhboot.loader.placed import first_difference
 from pvhboot.loader.plan import make_plan
 from pvhboot.shim.machines import BARE, MIB, Span
 from pvhboot.shim.stock import default_blob, default_guest
@@ -20,6 +22,14 @@ PAGE = mmap.PAGESIZE
 PAGES = 8
 CONTENT = b"".join(bytes([number]) * PAGE for number in range(1, PAGES + 1))
 AT = 0x10000
+
+
+@pytest.fixture(autouse=True)
+def unasked() -> Iterator[None]:
+    """Whether the kernel tells is asked anew."""
+    pagemap._tells.cache_clear()
+    yield
+    pagemap._tells.cache_clear()
 
 
 @pytest.fixture
@@ -74,10 +84,24 @@ def test_another_source_is_all_compared(image):
     assert copied.unproven(AT, len(CONTENT), image, 0) == [(AT, AT + len(CONTENT))]
 
 
-def test_what_was_loaded_over_a_file_takes_its_place(image):
+def test_what_was_copied_over_a_file_is_compared(image):
     memory = loaded(image)
     memory.load(AT + PAGE, 4, BytesImage(b"over"), 0)
+    assert memory.unproven(AT, len(CONTENT), image, 0) == [(AT + PAGE, AT + 2 * PAGE)]
+    assert memory.unproven_zeros(AT + 3 * PAGE, PAGE) == [(AT + 3 * PAGE, AT + 4 * PAGE)]  # the file is still there
+
+
+@pytest.mark.parametrize(("page", "pages"), [(0, 8), (0, 1), (3, 2), (7, 1)])
+def test_a_file_that_was_mapped_over_another_takes_its_place(image, tmp_path, page, pages):
+    (tmp_path / "other").write_bytes(CONTENT[::-1])
+    other = FileImage(tmp_path / "other")
+    memory = loaded(image)
+    at, size = AT + page * PAGE, pages * PAGE
+    memory.load(at, size, other, 0)
+    assert memory.mappings == 2
     assert memory.unproven(AT, len(CONTENT), image, 0) == [(AT, AT + len(CONTENT))]
+    assert memory.unproven(at, size, other, 0) == []
+    assert memory.unproven_zeros(AT, len(CONTENT)) == [(AT, AT + len(CONTENT))]
 
 
 def test_memory_that_nobody_has_touched_is_zero(image):
@@ -93,9 +117,12 @@ def test_memory_that_nobody_has_touched_is_zero(image):
     assert memory.unproven_zeros(behind - PAGE, 2 * PAGE) == [(behind - PAGE, behind + PAGE)]  # a file is in it
 
 
+@pytest.mark.parametrize("asked", [False, True], ids=["from the start", "later"])
 @pytest.mark.parametrize("answer", [OSError(errno.EACCES, "no"), b"", bytes(8)], ids=["refused", "empty", "cut off"])
-def test_where_the_kernel_does_not_tell_all_is_compared(image, monkeypatch, answer):
+def test_where_the_kernel_does_not_tell_all_is_compared(image, monkeypatch, answer, asked):
     memory = loaded(image)
+    if asked:
+        assert memory.unproven(AT, len(CONTENT), image, 0) == []
 
     def pread(*_: int) -> bytes:
         if isinstance(answer, OSError):
@@ -103,6 +130,16 @@ def test_where_the_kernel_does_not_tell_all_is_compared(image, monkeypatch, answ
         return answer
 
     monkeypatch.setattr(pagemap.os, "pread", pread)
+    assert memory.unproven(AT, len(CONTENT), image, 0) == [(AT, AT + len(CONTENT))]
+    behind = AT + len(CONTENT)
+    assert memory.unproven_zeros(behind, 2 * PAGE) == [(behind, behind + 2 * PAGE)]
+
+
+@pytest.mark.parametrize("entry", [0, 1 << 61, 5 << 61, 1 << 63], ids=["untouched", "of a file", "a file's", "stored"])
+def test_where_the_kernel_tells_of_other_addresses_all_is_compared(image, monkeypatch, entry):
+    """As for a process that is emulated in another one."""
+    memory = loaded(image)
+    monkeypatch.setattr(pagemap.os, "pread", lambda _descriptor, size, _offset: entry.to_bytes(8, "little") * (size // 8))
     assert memory.unproven(AT, len(CONTENT), image, 0) == [(AT, AT + len(CONTENT))]
 
 
@@ -125,6 +162,7 @@ def test_where_the_kernel_does_not_tell_all_is_compared(image, monkeypatch, answ
 def test_an_entry_is_read_as_the_kernel_documents_it(monkeypatch, state, of_file, is_same, others):
     entry = (state << 61 | others).to_bytes(8, "little")
     asked = []
+    pagemap._tells()
 
     def pread(_descriptor: int, size: int, offset: int) -> bytes:
         asked.append((size, offset))
@@ -157,15 +195,15 @@ def test_a_plan_says_where_memory_differs_first(tmp_path):
     with Kernel.open(path) as kernel:
         plan = make_plan(BARE, default_blob(BARE).data, kernel, memory=64 * MIB)
         memory = plan.memory()
-        assert plan.first_difference(memory) is None
+        assert first_difference(plan, memory) is None
         last = plan.segments[-1]
         assert last.memsz > last.filesz
         memory.view(last.end - 1, 1)[:] = b"x"
         zeroed = f"the zeroed part of the kernel segment at {last.paddr:#x} was changed at {last.end - 1:#x}"
-        assert plan.first_difference(memory) == zeroed
+        assert first_difference(plan, memory) == zeroed
         first = plan.segments[0]
         memory.view(first.paddr + 3, 1)[:] = bytes([memory.read(first.paddr + 3, 1)[0] ^ 1])
-        assert plan.first_difference(memory) == f"kernel segment at {first.paddr:#x} was changed at {first.paddr + 3:#x}"
+        assert first_difference(plan, memory) == f"kernel segment at {first.paddr:#x} was changed at {first.paddr + 3:#x}"
 
 
 def test_no_descriptor_is_left_open(image):

@@ -5,6 +5,7 @@ import struct
 import pytest
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.modules import Module
+from pvhboot.loader.placed import first_difference
 from pvhboot.loader.plan import make_plan
 from pvhboot.shim.abi import pvh
 from pvhboot.shim.abi.e820 import E820Entry
@@ -173,9 +174,9 @@ def test_differences_are_found(file):
     plan = plan_for(kernel_at((MIB, 0x3000)), modules=[Module(file("a", 10))])
     for paddr, word in ((MIB + 3, "kernel segment"), (MIB + 0x2000, "zeroed part"), (plan.modules[0].paddr + 9, "module")):
         memory = plan.memory()
-        assert plan.first_difference(memory) is None
+        assert first_difference(plan, memory) is None
         memory.view(paddr, 1)[:] = b"\x55"
-        assert word in (plan.first_difference(memory) or "")
+        assert word in (first_difference(plan, memory) or "")
 
 
 def test_a_plan_of_the_guest_is_plain_data():

@@ -15,7 +15,6 @@ from pvhboot.shim.abi.x86 import (
     EFLAGS_IF,
     HLT,
     MSR_MTRR_DEF_TYPE,
-    RESET_VECTOR,
     SEGMENT_NAMES,
     Segment,
 )
@@ -23,7 +22,7 @@ from pvhboot.shim.errors import BootError
 
 from ...board import Board
 from ...handoff import Handoff
-from ...reasons import FAULT, HALT, LIMIT, RESET
+from ...reasons import FAULT, HALT, LIMIT
 from ..base import ENCODED, GENERAL, GENERAL_64, STATE_SEGMENTS, Limits, State, Stop, Watch, code_at, halt_detail
 from ..names import KVM
 from . import uapi
@@ -38,10 +37,6 @@ _WRITABLE: Final = {
 }
 _CONTROL: Final = ("cr0", "cr3", "cr4", "efer")
 _STATE_GENERAL: Final = tuple(_WRITABLE[name] for name in (*ENCODED, *GENERAL_64))  # as in STATE_REGISTERS
-_SYSTEM_EVENTS: Final = {
-    uapi.KVM_SYSTEM_EVENT_SHUTDOWN: "the guest asked KVM to switch it off",
-    uapi.KVM_SYSTEM_EVENT_CRASH: "the guest told KVM that it has crashed",
-}
 _EXITS: Final = {
     uapi.KVM_EXIT_IO: "io",
     uapi.KVM_EXIT_MMIO: "mmio",
@@ -126,10 +121,12 @@ class KvmCpu:
     def _running(self) -> Iterator[None]:
         self._pausing = False
         self._deadline = self._board.deadline = time.monotonic() + self._seconds_left
-        with ticking(), nullcontext() if self._board.input is None else self._board.input.waking(self._waker()):
-            yield
-        self._seconds_left = self._deadline - time.monotonic()
-        self._board.deadline = inf
+        try:
+            with ticking(), nullcontext() if self._board.input is None else self._board.input.waking(self._waker()):
+                yield
+        finally:
+            self._seconds_left = self._deadline - time.monotonic()
+            self._board.deadline = inf
 
     def _waker(self) -> Callable[[], None]:
         """What has KVM_RUN return, or not begin, called in another thread."""
@@ -169,9 +166,10 @@ class KvmCpu:
             if watch.instruction is not None and watch.tells(at):
                 watch.instruction(at, 0)
         self.instructions += 1
-        # Stepped over, a hlt would be no exit (of this KVM of software), and what is behind it would be executed. With
-        # interrupts it is none anyway.
-        stepping = self._board.interrupts is not None or code_at(self, self._board.memory, at)[:1] != HLT
+        # Stepped over, a hlt would be no exit (of this KVM of software), and what is behind it would be executed: right only
+        # where an interrupt can end it.
+        can_wake = self._board.interrupts is not None and bool(self._vcpu.regs().rflags & EFLAGS_IF)
+        stepping = can_wake or code_at(self, self._board.memory, at)[:1] != HLT
         self._vcpu.debug((), stepping=stepping)
         self._debugged = False
         while self.stop is None and not self._debugged:
@@ -260,35 +258,9 @@ class KvmCpu:
         return self._stopped(HALT, halt_detail(self._vcpu.regs().rflags))
 
     def _failure(self, reason: int, exit: uapi.ExitUnion) -> Stop:
-        """Every exit after which there is no going on."""
-        if reason == uapi.KVM_EXIT_SHUTDOWN:
-            if self.linear_ip() == RESET_VECTOR:
-                return self._stopped(FAULT, "triple fault; where is unknown, as this host has reset the vCPU already")
-            return self._stopped(FAULT, f"triple fault{self._instruction()}")
-        if reason == uapi.KVM_EXIT_INTERNAL_ERROR:
-            return self._stopped(FAULT, self._internal_error(exit))
-        if reason == uapi.KVM_EXIT_FAIL_ENTRY:
-            why = exit.fail_entry.hardware_reason
-            return self._stopped(FAULT, f"the processor refuses to enter the guest, hardware reason {why:#x}")
-        if reason == uapi.KVM_EXIT_UNKNOWN:
-            return self._stopped(FAULT, f"an exit unknown to KVM, hardware reason {exit.hw.hardware_reason:#x}")
-        if reason == uapi.KVM_EXIT_SYSTEM_EVENT:
-            kind = exit.system_event.type
-            if kind == uapi.KVM_SYSTEM_EVENT_RESET:
-                return self._stopped(RESET, "the guest asked KVM for a reset")
-            return self._stopped(FAULT, _SYSTEM_EVENTS.get(kind, f"KVM system event {kind}"))
-        return self._stopped(FAULT, f"KVM exit reason {reason}, which this engine has not asked for")
+        from .failures import failure  # most boots have none
 
-    def _internal_error(self, exit: uapi.ExitUnion) -> str:
-        suberror, words = exit.internal.suberror, exit.internal.data[: min(exit.internal.ndata, 16)]
-        if suberror == uapi.KVM_INTERNAL_ERROR_EMULATION:
-            failure, code = exit.emulation_failure, b""
-            # The flags are the first word, the length and the bytes of the instruction the next two.
-            if len(words) >= 3 and failure.flags & uapi.KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES:
-                code = bytes(failure.insn_bytes)[: failure.insn_size]
-            return f"KVM cannot emulate an instruction (internal error, suberror 1){self._instruction(code)}"
-        data = " ".join(f"{word:#x}" for word in words) or "none"
-        return f"KVM internal error, suberror {suberror}, data {data}{self._instruction()}"
+        return self._stopped(*failure(reason, exit, self.linear_ip(), self._instruction))
 
     def _instruction(self, code: bytes = b"") -> str:
         """The place of the next instruction and the bytes there as the end of a phrase; `code` if KVM has told them."""

@@ -1,6 +1,7 @@
 """The engine that executes a Board on real KVM.
 
-What it cannot see: it counts no instructions but those that it makes step by step, and loads and stores go unseen. Where the
+What it cannot see: it counts no instructions but those that it makes step by step, and loads and stores go unseen. A step that
+takes an interrupt executes the first instruction of its handler, and is told as the one that was interrupted. Where the
 host's KVM emulates instead of executing (real mode on old Intel processors, ring 0 under a software KVM), an instruction that
 its emulator lacks ends the run as a fault that names the bytes. AMD's hardware clears the processor at a triple fault: then the
 run says that the place is unknown. Breakpoints compare linear addresses, so paging that moves the entry would hide it.

@@ -68,12 +68,15 @@ class Vcpu:
         try:
             self._ioctls.run(self._fd)
         except OSError as error:
+            # Not otherwise: what another thread asks for while an exit is served is for the next KVM_RUN.
+            self._map[_IMMEDIATE_EXIT] = 0
             if error.errno == errno.EAGAIN:
                 raise InterruptedError(errno.EINTR, "KVM_RUN is to be called again") from None
             raise
         finally:
-            self._map[_IMMEDIATE_EXIT] = 0
             self._current = self._synchronised
+        if completing:
+            self._map[_IMMEDIATE_EXIT] = 0
         exit = uapi.KvmRun.from_buffer_copy(self._map)
         self.incomplete = exit.exit_reason in (uapi.KVM_EXIT_IO, uapi.KVM_EXIT_MMIO)
         return exit

@@ -24,22 +24,21 @@ from pvhboot.shim.machines import MachineSpec, Span, low_rom_span, rom_span
 from ...board import Board
 from ...gdb.packets import SIGABRT, SIGTRAP
 from ...handoff import Handoff
+from ...kept import keep_printed
 from ...reasons import CONSOLE, EXIT, FAULT, HALT, HANDOFF, LIMIT, RESET
 from ..base import Cpu, Limits, Run, Stop, Until, Watcher, halt_detail
-from ..names import QEMU
+from ..names import ACCELERATORS, KVM, QEMU, TCG
 from .command import command_line
 from .gdb import Gdb, GdbGone
 from .memory import QemuMemory
-from .process import DAEMONIZE, QemuProcess
+from .process import DAEMONIZE, QemuProcess, patience
 from .qmp import Qmp, QmpGone
 from .recorder import reserved_by_host
 from .state import CpuState, parse_bytes, parse_registers
 from .tracing import EVENTS, Trace, parse_trace, qtest_listener, trace_arguments
 
-ACCELERATORS: Final = ("tcg", "kvm")
 # What QEMU's KVM keeps for itself (identity map and TSS): QEMU target/i386/kvm/kvm.c.
 _KVM_RESERVED: Final = E820Entry(0xFEFFC000, 0x4000, MEMMAP_TYPE_RESERVED)
-_PATIENCE: Final = 5.0  # seconds beyond the limit of time that QEMU gets to answer
 _LOOK: Final = 0.2  # seconds between two looks at whether the CPU sleeps for ever
 
 
@@ -49,7 +48,7 @@ class QemuEngine:
 
     name = QEMU
 
-    def __init__(self, accelerator: str = "tcg", extra: Sequence[str] = (), *, tracing: bool = False) -> None:
+    def __init__(self, accelerator: str = TCG, extra: Sequence[str] = (), *, tracing: bool = False) -> None:
         """Raises BootError for an accelerator that it does not know."""
         if accelerator not in ACCELERATORS:
             raise BootError(f"no accelerator named {accelerator!r}; there is: {', '.join(ACCELERATORS)}")
@@ -63,7 +62,7 @@ class QemuEngine:
         if spec.chipset is not None:
             self._check_arguments()
             return reserved_by_host(spec, memory, self._accelerator, self._extra)
-        return (_KVM_RESERVED,) if self._accelerator == "kvm" else ()
+        return (_KVM_RESERVED,) if self._accelerator == KVM else ()
 
     def cpu(self, board: Board, limits: Limits) -> AbstractContextManager[Cpu]:  # noqa: ARG002
         """See Engine: QEMU's CPU is its own."""
@@ -150,7 +149,7 @@ class _Session:
             process.sockets["gdb"]: self._stopped,
         }
         for connection in process.sockets.values():
-            connection.settimeout(limits.seconds + _PATIENCE)
+            connection.settimeout(patience(limits.seconds))
 
     def run(self) -> Run:
         try:
@@ -161,7 +160,7 @@ class _Session:
             raise BootError(f"QEMU does not start: {self._process.last_words()}") from None
         except TimeoutError:
             raise BootError(
-                f"QEMU does not start: it has not answered for {self._limits.seconds + _PATIENCE:g} seconds"
+                f"QEMU does not start: it has not answered for {patience(self._limits.seconds):g} seconds"
             ) from None
         try:
             return self._ended_with(self._until_stop())
@@ -172,13 +171,16 @@ class _Session:
             return Run(Stop(LIMIT, f"{self._limits.seconds_over}, and QEMU does not answer", None), {}, {})
 
     def _ended_with(self, stop: Stop) -> Run:
-        """Takes what the guest has printed up to its end: the text that was waited for may be in it."""
+        """Takes what is in the pipes still: the text that was waited for may be in what the guest has printed, and one that has
+        left goes on, so that it may have been seen halted, or reset, before its word was read."""
         self._qmp.command("stop")
         cpu = self._cpu()
         if self._drain():
             request = self._board.stop
             assert request is not None
             stop = Stop(request.reason, request.detail, stop.rip)
+        elif self._board.stop is None:
+            stop = self._left(stop.rip) or stop
         code = b"" if stop.rip is None else parse_bytes(self._qmp.monitor(f"x/{INSTRUCTION_MAX}xb {stop.rip:#x}"))
         return Run(stop, dict(cpu.registers), {}, cpu.segments, cpu.bits, code)
 
@@ -222,16 +224,24 @@ class _Session:
         return False
 
     def _debug_console(self) -> None:
-        self._board.debug_console += self._process.receive("debug")
+        self._debug(self._process.receive("debug"))
+
+    def _debug(self, data: bytes) -> None:
+        self._board.debug_console += data
+        keep_printed(self._board.debug_console)
 
     def _exit(self) -> Stop | None:
+        return self._left(self._cpu().linear_ip)
+
+    def _left(self, rip: int | None) -> Stop | None:
+        """How the guest has left, if it has; it is now at `rip`."""
         data = self._process.receive("exit")
-        return Stop(EXIT, f"the guest left with {data[0]}", self._cpu().linear_ip, data[0]) if data else None
+        return Stop(EXIT, f"the guest left with {data[0]}", rip, data[0]) if data else None
 
     def _drain(self) -> bool:
         """What is in the pipes still; whether the board asks for a stop by it."""
         while data := self._process.receive("debug"):
-            self._board.debug_console += data
+            self._debug(data)
         if self._board.stop is not None:
             return False  # it has been told already
         while data := self._process.receive("console"):

@@ -24,6 +24,9 @@ LineMaker = Callable[[str, str, Mapping[str, int]], list[str]]
 DAEMONIZE: Final = "-daemonize"  # an argument that leaves nobody to end the process
 
 _GRACE: Final = 5.0  # seconds that a QEMU which has closed its channels gets to end
+_PATIENCE: Final = 5.0  # seconds beyond the limit of time that QEMU gets to answer
+_BRIEF: Final = 20.0  # seconds for a QEMU that is only asked about itself
+_LONGEST: Final = 1e6  # seconds: a limit of time may be infinite, which no socket takes
 _ERRORS_FILE: Final = "errors"
 _RECEIVE_BYTES: Final = 1 << 16
 # What a guest prints while we do something else waits in the pipe; a full one would make its UART drop bytes. This is the most
@@ -36,8 +39,13 @@ _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _libc = ctypes.CDLL(None)  # loaded before the fork: after it only the call is made
 
 
-def _die_with_parent() -> None:
-    """Whoever kills this process shall not leave a QEMU running."""
+def patience(seconds: float) -> float:
+    """How many seconds to wait for an answer in a run that is limited to `seconds`."""
+    return min(seconds, _LONGEST) + _PATIENCE
+
+
+def die_with_parent() -> None:
+    """In a new process, before it executes anything: whoever kills this one shall not leave the other running."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -53,8 +61,8 @@ def _leave(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 @contextmanager
-def _cleaning_up_at_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end this process, but not before every `with` is left: files and QEMU go first."""
+def cleaning_up_at_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end this process, but not before every `with` is left: files and other processes go first."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals go to the main thread
         return
@@ -80,10 +88,18 @@ def start_qemu(line: Sequence[str], output: IO[bytes], descriptors: Sequence[int
             stderr=output,
             pass_fds=descriptors,
             start_new_session=True,  # Ctrl-C is for us
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
     except OSError as error:
         raise BootError(f"QEMU does not start: {line[0]}: {error.strerror}") from None
+
+
+def output_of(*line: str) -> bytes:
+    """What a QEMU prints that only tells of itself (`--version`); BootError if it does not."""
+    try:
+        return subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, timeout=_BRIEF, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        raise BootError(f"{' '.join(line)}: QEMU does not answer") from None
 
 
 def how_it_ended(process: "subprocess.Popen[bytes]") -> str:
@@ -109,7 +125,7 @@ class QemuProcess:
         self.sockets: dict[str, socket.socket] = {}
         self.pipes: dict[str, int] = {}
         with ExitStack() as stack, ExitStack() as inherited:
-            stack.enter_context(_cleaning_up_at_signals())
+            stack.enter_context(cleaning_up_at_signals())
             program = find_program()
             descriptors: dict[str, int] = {}
             for name in sockets:
@@ -151,6 +167,11 @@ class QemuProcess:
             return os.read(self.pipes[pipe], _RECEIVE_BYTES)
         except BlockingIOError:
             return b""
+
+    @property
+    def status(self) -> int | None:
+        """With which one it has ended (negative: by that signal); None if it has not."""
+        return self._process.poll()
 
     def last_words(self) -> str:
         """How a QEMU that has closed its channels ended, and what it wrote, as a phrase."""

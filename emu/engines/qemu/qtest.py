@@ -15,7 +15,7 @@ from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import ROM_GRANULE, MachineSpec
 
 from .command import find_program
-from .process import complaint, how_it_ended, start_qemu
+from .process import cleaning_up_at_signals, complaint, how_it_ended, start_qemu
 
 _TIMEOUT: Final = 30.0  # seconds, for each answer
 _WIDTHS: Final = {1: "b", 2: "w", 4: "l"}
@@ -88,6 +88,7 @@ class QtestMachine(Qtest):
         """`memory` in bytes. UnavailableError if there is no QEMU; BootError, with its own words, if it does not start."""
         program = find_program()
         with ExitStack() as stack:
+            stack.enter_context(cleaning_up_at_signals())
             try:
                 self._errors: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
                 rom = stack.enter_context(tempfile.NamedTemporaryFile(prefix="pvhboot-"))

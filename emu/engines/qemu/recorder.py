@@ -5,7 +5,6 @@ management ports and ECAM are put where firmware puts them first.
 """
 
 import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -18,8 +17,9 @@ from pvhboot.shim.abi.pvh import MEMMAP_TYPE_RAM
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import MachineSpec
 
+from ..names import TCG
 from .command import PROGRAM
-from .process import DAEMONIZE
+from .process import DAEMONIZE, output_of
 from .qtest import Qtest, QtestMachine
 
 _DESCRIPTOR: Final = 0x1000  # physical addresses of RAM that is free, as nothing runs
@@ -52,7 +52,7 @@ def record(spec: MachineSpec, memory: int, cpus: int, extra: Sequence[str]) -> R
         raise BootError(f"a recording needs {PROGRAM} on the PATH: install it (qemu-system-x86)")
     if DAEMONIZE in extra:
         raise BootError(f"{DAEMONIZE}: nobody could end a QEMU in the background")
-    with QtestMachine(spec, memory, cpus, "tcg", extra) as machine:
+    with QtestMachine(spec, memory, cpus, TCG, extra) as machine:
         _require_machine(machine, spec)
         spaces = {} if spec.chipset is None else _config_spaces(machine)
         if spec.chipset is not None:
@@ -112,10 +112,7 @@ def read_items(machine: Qtest) -> dict[int, bytes]:
 
 def qemu_version() -> str:
     """As QEMU tells it; BootError if there is none."""
-    try:
-        text = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError, UnicodeDecodeError):
-        raise BootError(f"{PROGRAM} does not tell its version") from None
+    text = output_of(PROGRAM, "--version").decode(errors="replace")
     return text.partition("\n")[0].removeprefix("QEMU emulator version ")
 
 

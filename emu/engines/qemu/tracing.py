@@ -17,6 +17,7 @@ from pvhboot.shim.abi.x86 import IO_PORTS
 from pvhboot.shim.errors import BootError
 
 from ...bus import IN, LOG_LIMIT, OUT, READ, WRITE, Access
+from ..names import KVM
 from .process import QemuProcess
 from .qtest import Qtest
 from .recorder import read_items
@@ -74,7 +75,7 @@ def trace_arguments(accelerator: str) -> list[str]:
     """What has QEMU write its trace. With KVM the interrupt controllers are moved into QEMU: what the kernel's would answer
     nobody could see."""
     line = [word for event in EVENTS for word in ("-trace", event)]
-    return line + (["-machine", "kernel-irqchip=off"] if accelerator == "kvm" else [])
+    return line + (["-machine", "kernel-irqchip=off"] if accelerator == KVM else [])
 
 
 def parse_trace(lines: Iterable[str]) -> list[Access]:
