@@ -122,7 +122,7 @@ WAYS: dict[str, Callable[[str], dict[str, float]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("kernel", metavar="KERNEL", help="a vmlinux, or a vmlinuz (not for QEMU's row)")
     parser.add_argument("--times", type=int, default=15, metavar="N", help="runs of each (default: %(default)s)")
     arguments = parser.parse_args()

@@ -86,7 +86,7 @@ def in_a_child(engine: str, kernel: str, boots: int, name: str) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="see the head of this file")
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--boots", type=int, default=1000, help="in one process (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=200, help="of `pvhboot boot` (default: %(default)s)")
     parser.add_argument("vmlinux", nargs="?", help="boot it, too")

@@ -3,7 +3,7 @@
 A terminal becomes raw, so that the guest gets each key as it is pressed, and is restored whatever happens: by the context's
 end, by a handler before a signal ends this process, or, if it dies without a word, by a child that waits for just that.
 Anything else on standard input, a pipe or a file, is typed as it is, once the guest says by RTS that it receives; its end ends
-nothing.
+nothing, which is said when the guest has taken all and goes on without a limit of time.
 """
 
 import errno
@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from math import inf
 from types import FrameType
 from typing import Any, Final, NoReturn
 
@@ -26,6 +27,12 @@ _LEAVE: Final = b"xX"
 _HELP: Final = b"hH?"
 HELP_TEXT: Final = "Ctrl-A X leaves, Ctrl-A Ctrl-A sends a Ctrl-A, Ctrl-A H says this"
 _GONE: Final = "the terminal has gone"
+_QUIET: Final = b"quiet"  # Linux Documentation/admin-guide/kernel-parameters.txt
+_QUIET_TEXT: Final = "with quiet nothing comes until init starts: of a distribution's kernel half a minute (docs/console.md)"
+_GOES_ON_TEXT: Final = (
+    "console: all input is typed, and the guest goes on: have it end itself (reboot -f), give --timeout, or press Ctrl-C"
+)
+_PATIENCE: Final = 5  # seconds: so long a guest that has taken all input may go on before that is said
 _STDIN: Final = 0
 _CHUNK: Final = 4096  # bytes; so many at most wait for the guest to read them
 _ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -69,6 +76,8 @@ class Console:
         self._source = source  # None: nothing more will come
         self._polled = threading.Event()
         self._keys: Keys | None = None
+        self._typed = False  # by a pipe or a file whose end nobody has been told of
+        self._taken_at: float | None = None  # by time.monotonic: since when a guest has had all that there was
         if source is not None and os.isatty(source):
             self._keys = Keys(lambda: board.leave("Ctrl-A X"), lambda: write(f"\r\n{HELP_TEXT}\r\n".encode()))
         else:
@@ -79,6 +88,8 @@ class Console:
         room = max(_CHUNK - self._board.serial.waiting, 0)
         source = self._source
         if source is None or (not room and self._keys is None):
+            if source is None and self._typed and not self._board.serial.waiting and self._board.deadline == inf:
+                self._goes_on()
             if seconds:
                 time.sleep(seconds)
             return
@@ -93,8 +104,22 @@ class Console:
                 if not data:
                     self._board.leave(_GONE)
                 data = self._keys.filter(data)  # also what a guest that has hung will never read
+            elif data:
+                self._typed = True
             self._board.serial.receive(data[:room])
         self._polled.set()
+
+    def _goes_on(self) -> None:
+        """All input has been taken. Once, after a while: what whoever waits for the end of it can do."""
+        now = time.monotonic()
+        if self._taken_at is None:
+            self._taken_at = now
+        if now < self._taken_at + _PATIENCE:
+            return
+        self._typed = False
+        if sys.stderr is not None:
+            with suppress(OSError):
+                print(f"\n{_GOES_ON_TEXT}", file=sys.stderr, flush=True)
 
     @contextmanager
     def waking(self, wake: Callable[[], None]) -> Iterator[None]:
@@ -168,6 +193,8 @@ def at_console(board: Board) -> Iterator[None]:
     board.input = Console(board, source, screen.write)
     if source is not None and os.isatty(source):
         print(f"console: {HELP_TEXT}", flush=True)
+        if _QUIET in (board.plan.cmdline or b"").split():
+            print(f"console: {_QUIET_TEXT}", flush=True)
     try:
         with nullcontext() if source is None else raw_terminal(source):
             yield

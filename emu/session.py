@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class Outcome(NamedTuple):
     """What a boot came to. `handoff`, `tables` and `findings` are as they were at the kernel's entry; without one, None
     and empty. The handoff's memory is live: by now the guest may have changed it. `accesses` are those to devices, `memory` is
-    that of the board as the guest has left it; None where the engine has devices and memory of its own."""
+    that of the board as the guest has left it; None where the engine has devices and memory of its own. `until` is where it
+    was to end; None where a test has driven it."""
 
     plan: BootPlan
     blob: Blob
@@ -41,6 +42,7 @@ class Outcome(NamedTuple):
     post_codes: tuple[int, ...]
     accesses: tuple[Access, ...] | None
     memory: ReadableMemory | None
+    until: Until | None = None
 
     @property
     def clean(self) -> bool:
@@ -175,6 +177,7 @@ def boot_board(
         tuple(board.post_codes),
         None if board.is_stock else tuple(board.bus.log),
         None if board.is_stock else board.memory,
+        until,
     )
     if interrupted:
         raise InterruptedBootError(outcome)

@@ -42,9 +42,10 @@ class Stats:
     """A stop watch for one boot, which is a Watcher, too: the engine starts it in front of the first instruction.
 
     `phases` are nanoseconds by phase, in the order of their first end; `handoff_ns` is when the handoff was reached, of
-    CLOCK_MONOTONIC, None if it was not. `cached`: the kernel came out of the cache. `memory` is that of the guest, None where
-    the engine brings its own. When the run has ended, `faults` are those since this was made, or since the start of the
-    process, and `peak` is the most memory that the process has had resident, in bytes, None where the host does not say.
+    CLOCK_MONOTONIC, None if it was not. `cached`: the kernel came out of the cache, whose directory is `cache_directory`, None
+    where there is no cache. `memory` is that of the guest, None where the engine brings its own. When the run has ended,
+    `faults` are those since this was made, or since the start of the process, and `peak` is the most memory that the process
+    has had resident, in bytes, None where the host does not say.
     """
 
     def __init__(self, start_ns: int | None = None) -> None:
@@ -52,6 +53,7 @@ class Stats:
         self.phases: dict[str, int] = {}
         self.handoff_ns: int | None = None
         self.cached = False
+        self.cache_directory: str | None = None
         self.memory: GuestMemory | None = None
         self.faults = Faults(0, 0)
         self.peak: int | None = None
@@ -84,7 +86,8 @@ class Stats:
     def kernel_opened(self, cache: "Cache | None") -> None:
         """The kernel has been proven fit, or was found in the cache."""
         self.mark(KERNEL)
-        self.cached = cache is not None and cache.found > 0
+        if cache is not None:
+            self.cached, self.cache_directory = cache.found > 0, cache.directory
 
     def planned(self) -> None:
         """The plan has been made."""

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-from pvhboot.shim.abi.elf import GNU_NOTE_NAME, NT_GNU_ABI_TAG, NT_GNU_BUILD_ID, NT_GNU_PROPERTY_TYPE_0
+from pvhboot.shim.abi.elf import GNU_NOTE_NAME, LINUX_NOTE_NAME, NT_GNU_ABI_TAG, NT_GNU_BUILD_ID, NT_GNU_PROPERTY_TYPE_0
 from pvhboot.shim.abi.pvh import (
     NOTE_NAME,
     XEN_ELFNOTE_BSD_SYMTAB,
@@ -33,9 +33,8 @@ from .wrapping import Wrapping, describe, unwrap
 
 _GNU_TYPES: Final = {NT_GNU_ABI_TAG: "ABI_TAG", NT_GNU_BUILD_ID: "BUILD_ID", NT_GNU_PROPERTY_TYPE_0: "PROPERTY_TYPE_0"}
 # Linux include/linux/build-salt.h and elfnote-lto.h.
-_LINUX_NAME: Final = b"Linux\0"
 _LINUX_TYPES: Final = {0x100: "BUILD_SALT", 0x101: "LTO_INFO"}
-_TYPES: Final = {NOTE_NAME: XEN_ELFNOTE_NAMES, GNU_NOTE_NAME: _GNU_TYPES, _LINUX_NAME: _LINUX_TYPES}
+_TYPES: Final = {NOTE_NAME: XEN_ELFNOTE_NAMES, GNU_NOTE_NAME: _GNU_TYPES, LINUX_NOTE_NAME: _LINUX_TYPES}
 
 _SHOWN_TYPES: Final = ("PT_LOAD", "PT_NOTE", "PT_DYNAMIC", "PT_INTERP", "PT_TLS")
 _SHOWN_BYTES: Final = 16  # of a descriptor or a name

@@ -42,6 +42,13 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _measured(text: str) -> str:
+    """What a bench measures."""
+    if text != "timeline":
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be measured: write pvhboot bench timeline KERNEL")
+    return text
+
+
 def _add_boot(parser: argparse.ArgumentParser) -> None:
     add_run(parser, ENGINES)
     add_qemu(parser)
@@ -87,6 +94,7 @@ def _add_timeline(parser: argparse.ArgumentParser) -> None:
         ENGINES,
         "handoff, kernel-64bit, start_kernel, console (the first byte on COM1), console:TEXT, init, exit (of the guest), or "
         "what a marker port tells, as linux_start_user; default: the last one that can be seen",
+        several=True,
     )
     parser.add_argument(
         "--place",
@@ -102,7 +110,7 @@ def _add_timeline(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", metavar="timeline", choices=("timeline",), help="when each boot comes where")
+    parser.add_argument("what", metavar="timeline", type=_measured, help="when each boot comes where")
     parser.add_argument("kernel", metavar="KERNEL", help="a PVH kernel; of a bzImage (vmlinuz) both roads are measured")
     parser.add_argument("--vmlinux", metavar="FILE", help="the kernel that is in the bzImage (default: it is unpacked)")
     parser.add_argument("--initrd", metavar="FILE", help="for all of them")
@@ -115,6 +123,13 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         "--until",
         metavar="MARK",
         help="as of `timeline` (default: console:Linux version, if the command line has a console on COM1)",
+    )
+    parser.add_argument(
+        "--only",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help='only the rows with this text in their names, as in --only qboot --only "pvhboot + vmlinux"; can be repeated',
     )
     parser.add_argument("--runs", metavar="N", type=int, default=5, help="of each row, in turn (default: %(default)s)")
     parser.add_argument("--accel", choices=("tcg", "kvm", "both"), default="both", help="default: %(default)s")

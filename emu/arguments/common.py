@@ -77,7 +77,10 @@ def add_what_to_boot(parser: argparse.ArgumentParser, machines: Iterable[str] = 
         help="default: %(default)s",
     )
     parser.add_argument(
-        "--no-cache", action="store_true", help="neither use nor fill the cache of unpacked kernels (docs/speed.md)"
+        "--no-cache",
+        action="store_true",
+        help="neither use nor fill the cache of unpacked kernels: $XDG_CACHE_HOME/pvhboot/kernels, or "
+        "~/.cache/pvhboot/kernels (docs/speed.md)",
     )
 
 
@@ -97,11 +100,19 @@ def add_manifest(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--manifest", metavar="FILE", help="what `build --manifest` wrote of that ROM: its labels and lines")
 
 
-def add_run(parser: argparse.ArgumentParser, engines: Iterable[str], until: str = _UNTIL) -> None:
-    """What to boot, on what, and how far."""
+def add_run(parser: argparse.ArgumentParser, engines: Iterable[str], until: str = _UNTIL, *, several: bool = False) -> None:
+    """What to boot, on what (on `several` engines: a list, None without), and how far."""
     add_kernel(parser)
     add_what_to_boot(parser)
-    parser.add_argument("--engine", choices=tuple(engines), default=UNICORN, help="default: %(default)s")
+    if several:
+        parser.add_argument(
+            "--engine",
+            choices=tuple(engines),
+            action="append",
+            help=f"can be repeated: one after the other (default: {UNICORN})",
+        )
+    else:
+        parser.add_argument("--engine", choices=tuple(engines), default=UNICORN, help="default: %(default)s")
     add_firmware(parser)
     add_manifest(parser)
     parser.add_argument(

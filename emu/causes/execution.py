@@ -1,20 +1,18 @@
-"""Rules on where a CPU has gone: into memory without code, round in circles, to an exception that nobody handles."""
+"""Rules on where a CPU has gone: into memory without code, or to an exception that nobody handles."""
 
 from typing import Final
 
 from pvhboot.shim.abi import x86
 from pvhboot.shim.abi.interrupts import BP, DE, GP, NP, OF, PF, SS, TS, UD, VECTOR_NAMES
 
-from ..bus import IN
 from ..instruction import REGISTER, Instruction
-from ..reasons import HALT, LIMIT, RESET, UNCLAIMED
+from ..reasons import LIMIT, RESET, UNCLAIMED
 from ..recent import Jump
+from .loops import endless_loop, halted, last_words
 from .scene import Cause, Scene
 
 _ZEROS: Final = b"\0\0"  # add [eax], al
 _ZEROS_MIN: Final = 4  # instructions in a row
-_LOOP_MAX: Final = 24  # instructions
-_SHOWN: Final = 3
 _AFTER_SWITCH: Final = 2  # of the last instructions: the switch, and the one that faults
 _BIOS_CALLS: Final = range(0x10, 0x1B)  # video, memory, disks … clock
 _PUSHES: Final = ("push", "call", "pusha", "enter", "int")
@@ -131,68 +129,15 @@ def no_memory(scene: Scene) -> Cause | None:
     )
 
 
-def endless_loop(scene: Scene) -> Cause | None:
-    """A few instructions, over and over, until the limit."""
-    executed = scene.history.executed
-    if scene.stop.reason != LIMIT or not executed:
-        return None
-    loop, count = {one.address: one for one in executed}, sum(one.times for one in executed)
-    if len(loop) > min(_LOOP_MAX, count // 2):
-        return None
-    ports = [one for one in loop.values() if one.text.startswith(("in ", "insb", "insd", "insw"))]
-    ends = [one for one in loop.values() if one.is_branch]
-    evidence = [scene.shown(loop[address]) for address in sorted(loop)[:_SHOWN]]
-    if ports and scene.accesses:
-        last = next((access for access in reversed(scene.accesses) if access.kind == IN), None)
-        if last is not None:
-            answers = f"port {last.address:#x} ({last.device or 'nobody'}) answers {last.value:#x}"
-            return Cause(
-                f"a loop waits for port {last.address:#x}",
-                f"The last {count} instructions were {len(loop)} different ones, and read a port: {answers}.",
-                (scene.shown(ports[0]), answers),
-                "bound the wait, or look at what the device must be told before it answers so",
-            )
-    if ends:
-        evidence.append(f"it ends by: {scene.shown(ends[0])}")
-    return Cause(
-        "an endless loop",
-        f"The last {count} instructions were {len(loop)} different ones." + ("" if ends else " None of them can end the loop."),
-        tuple(evidence),
-        "look at what should change the condition, or give a higher limit if the loop is meant to be so long",
-    )
-
-
-def halted(scene: Scene) -> Cause | None:
-    """hlt before the kernel's entry."""
-    if scene.stop.reason != HALT or not scene.in_firmware:
-        return None
-    evidence = [f"hlt in front of {scene.at(scene.stop.rip)}"] if scene.stop.rip is not None else []
-    evidence += _last_words(scene)
-    branch = scene.history.last_branch
-    if branch is not None:
-        evidence.append(f"the last conditional jump: {scene.shown(scene.history.executed[branch])}")
-    return Cause(
-        "the firmware has halted itself",
-        "It has executed hlt before the kernel's entry: most firmwares do so when they find that they cannot go on.",
-        tuple(evidence),
-        "look at what it checks in front of that place",
-    )
-
-
-def _last_words(scene: Scene) -> list[str]:
-    said = scene.debug_console.decode(errors="replace").strip().splitlines()
-    words = [f"its last words on the debug console: {said[-1]}"] if said else []
-    return words + ([f"its last POST code: {scene.post_codes[-1]:#04x}"] if scene.post_codes else [])
-
-
 def asked_for_reset(scene: Scene) -> Cause | None:
-    """The firmware has reset the machine."""
-    if scene.stop.reason != RESET or not scene.in_firmware:
+    """Firmware or guest has reset the machine."""
+    if scene.stop.reason != RESET:
         return None
+    who, where = ("firmware", "before") if scene.in_firmware else ("guest", "behind")
     return Cause(
-        "the firmware has reset the machine",
-        "It did so before the kernel's entry: firmwares do it when they give up, or when something is not as they expect it.",
-        tuple(_last_words(scene)) or (scene.stop.detail,),
+        f"the {who} has reset the machine",
+        f"It did so {where} the kernel's entry: {who}s do it when they give up, or when something is not as they expect it.",
+        tuple(last_words(scene)) or (scene.stop.detail,),
         "look at what it checks in front of that place",
     )
 

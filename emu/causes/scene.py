@@ -14,7 +14,7 @@ from pvhboot.shim.machines import MACHINES, low_rom_span, rom_span
 from ..board import Board
 from ..bus import Access
 from ..check import VIOLATED, Finding
-from ..engines.base import Cpu, Stop, code_at
+from ..engines.base import Cpu, Stop, Until, code_at
 from ..handoff import Handoff
 from ..instruction import Instruction, read_instruction
 from ..places import Places
@@ -39,7 +39,8 @@ class Scene(NamedTuple):
     """A machine that has failed. `registers` and `segments` are the CPU's at the stop (empty: unknown), `code` the bytes there,
     decoded as code of `bits` bits (0: unknown); `memory` is physical (None: gone); `handoff`, `tables` and `findings` are those
     of the kernel's entry, None and empty if it was not reached. `accesses` are those to devices, as far as they are known;
-    `recording` is what the machine had in place of its default."""
+    `console` is what COM1 has printed; `until` where the run was to end (None: a test drives it); `recording` is what the
+    machine had in place of its default."""
 
     plan: BootPlan
     blob: Blob
@@ -57,6 +58,8 @@ class Scene(NamedTuple):
     accesses: Sequence[Access]
     post_codes: Sequence[int]
     debug_console: bytes
+    console: bytes
+    until: Until | None = None
     recording: Recording | None = None
 
     @property
@@ -178,6 +181,8 @@ def scene_of_outcome(outcome: Outcome, history: History, recording: Recording | 
         outcome.accesses or (),
         outcome.post_codes,
         outcome.debug_console,
+        outcome.console,
+        outcome.until,
         recording,
     )
 
@@ -210,4 +215,5 @@ def scene_of(
         board.bus.log,
         board.post_codes,
         bytes(board.debug_console),
+        bytes(board.console),
     )

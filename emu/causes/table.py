@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from . import execution, handed, host, memmap, segments, state
+from . import execution, guest, handed, host, memmap, segments, state
 from .scene import Cause, Scene
 
 Rule = Callable[[Scene], Cause | None]
 
 # Where the CPU has gone astray goes before what it left undone; a rule that knows more before one that knows less.
 RULES: Final[Sequence[Rule]] = (
+    *guest.RULES,
     *execution.FIRST,
     *segments.RULES,
     *host.RULES,

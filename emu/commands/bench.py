@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Final
 
@@ -25,6 +25,7 @@ from ..inputs import open_kernel
 from ..outputs import require_outputs, write_files
 from ..progress import shown_progress
 from ..report.bench import Bench, bench_json, bench_svg, bench_text
+from ..report.timeline import written_text
 from ..timeline.bench import measure
 from ..timeline.firmwares import Firmware, ours, qboot, seabios
 from ..timeline.goal import furthest, goal_from, kernel_places, require_possible
@@ -62,6 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         write_files([(arguments.output, bench_svg(bench).encode())], inputs)
     print(json.dumps(bench_json(bench), indent=2) if arguments.json else bench_text(bench))
+    if arguments.output is not None and not arguments.json:
+        print(written_text(arguments.output))
     return 0 if any(result.timelines for results in bench.results.values() for result in results) else 1
 
 
@@ -118,12 +121,13 @@ def _measure(arguments: argparse.Namespace, subject: Subject, firmware: Firmware
     missing = "" if program is not None else f"no {PROGRAM} on the PATH: install it (qemu-system-x86)"
     firmwares = (firmware, qboot(arguments.qboot, program), seabios(arguments.seabios, program, subject.spec))
     rows_by = qemu_rows(subject, *firmwares)
-    rows: dict[str, list[Row]] = {}
+    rows: dict[str, Sequence[Row]] = {}
     for accelerator in ACCELERATORS if arguments.accel == BOTH else (arguments.accel,):
         no_kvm = _kvm_problem() if accelerator == KVM else ""
-        rows[accelerator] = [_barred(row, missing or no_kvm) for row in rows_by(accelerator)]
-        if accelerator == KVM:
-            rows[accelerator].insert(0, _barred(own_row(subject), no_kvm))
+        group = [_barred(row, missing or no_kvm) for row in rows_by(accelerator)]
+        own = [_barred(own_row(subject), no_kvm)] if accelerator == KVM else []
+        rows[accelerator] = own + group
+    rows = _chosen(rows, arguments.only)
     done, total = 0, arguments.runs * sum(len(group) for group in rows.values())
     results = {}
     with shown_progress(f"booting {os.path.basename(arguments.kernel)} again and again") as progress:
@@ -134,9 +138,27 @@ def _measure(arguments: argparse.Namespace, subject: Subject, firmware: Firmware
             if progress is not None:
                 progress(done, total)
 
-        for accelerator, group in rows.items():
-            results[accelerator] = measure(group, subject.goal, arguments.runs, on_boot)
+        for accelerator, chosen in rows.items():
+            results[accelerator] = measure(chosen, subject.goal, arguments.runs, on_boot)
     return Bench(arguments.kernel, subject, arguments.runs, results)
+
+
+def _chosen(rows: Mapping[str, Sequence[Row]], wanted: Sequence[str]) -> dict[str, Sequence[Row]]:
+    """The rows whose labels have one of these texts in them, without regard to case; all if there are none. An accelerator
+    without a row is left out. BootError for a text that no row has."""
+    labels = list(dict.fromkeys(row.label for group in rows.values() for row in group))
+    for text in wanted:
+        if not any(_has(label, text) for label in labels):
+            raise BootError(f"--only {text}: no row has that in its name; there is: {'; '.join(labels)}")
+    chosen = {
+        accelerator: [row for row in group if not wanted or any(_has(row.label, text) for text in wanted)]
+        for accelerator, group in rows.items()
+    }
+    return {accelerator: group for accelerator, group in chosen.items() if group}
+
+
+def _has(label: str, text: str) -> bool:
+    return text.casefold() in label.casefold()
 
 
 def _barred(row: Row, reason: str) -> Row:

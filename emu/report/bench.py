@@ -4,6 +4,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any, Final, NamedTuple
 
 from pvhboot.loader.sizes import show_size
@@ -65,6 +66,7 @@ def bench_text(bench: Bench) -> str:
     for accelerator, results in bench.results.items():
         lines += ["", f"{accelerator}: milliseconds since the start of the process, medians of {bench.runs}"]
         lines += _table(_time_rows(results, subject.goal))
+        lines += _noise(results, subject.goal)
         lines += [f"{result.label}: {result.reason}" for result in results if result.reason]
     counted = {result.label: result.counts for results in bench.results.values() for result in results if result.counts}
     lines += ["", "counted, up to the handoff", *_table(_count_rows(counted))]
@@ -141,7 +143,7 @@ def _ratio(result: Result, results: Sequence[Result], goal: str) -> float | None
 def _time_rows(results: Sequence[Result], goal: str) -> list[list[str]]:
     names = _names(results, goal)
     head = console_text(goal) or _HEADS.get(goal, goal)
-    rows = [["", "firmware", *(_HEADS[name] for name in names[:-1]), head, "least-most", "ratio"]]
+    rows = [["", "reset-handoff", *(_HEADS[name] for name in names[:-1]), head, "least-most", "ratio"]]
     for result in results:
         if not result.timelines:
             continue
@@ -156,6 +158,18 @@ def _time_rows(results: Sequence[Result], goal: str) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def _noise(results: Sequence[Result], goal: str) -> list[str]:
+    """Which two rows cannot be told apart by their last mark: the median of each lies between least and most of the other. Of a
+    single run there is no saying."""
+    ends = [(result.label, spread) for result in results if (spread := result.spread(goal)) and spread.runs > 1]
+    pairs = [
+        f"{label} ~ {other}"
+        for (label, one), (other, two) in combinations(ends, 2)
+        if one.least <= two.median <= one.most and two.least <= one.median <= two.most
+    ]
+    return [f"rows within noise: {'; '.join(pairs)}; the counts decide"] if pairs else []
 
 
 def _count_rows(counted: Mapping[str, Mapping[str, int]]) -> list[list[str]]:

@@ -12,7 +12,7 @@ from pvhboot.shim.machines import Span
 from ..bus import KINDS
 from ..check import OK, Finding
 from ..engines.base import describe_stop
-from ..reasons import FAULT
+from ..reasons import CONSOLE, FAULT
 from ..session import Outcome
 
 if TYPE_CHECKING:
@@ -181,4 +181,11 @@ def _end_lines(outcome: Outcome) -> list[str]:
             found = decode(outcome.run.code, stop.rip, outcome.run.bits)
             shown = "  ".join(part for part in (found.data.hex(" "), found.text) if part)
             lines.append(f"  the instruction: {shown}")
+    until = outcome.until
+    if until is not None and until.kind == CONSOLE:
+        from ..com1 import last_line
+
+        last = last_line(outcome.console)
+        said = f"its last line: {last}" if last else "it has printed nothing"
+        lines.append(f"  COM1 has never printed {until.text!r}; {said}")
     return lines

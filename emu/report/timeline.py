@@ -3,7 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from ..timeline.marks import EXIT, MARKS, Mark, Timeline
+from pvhboot.loader.printable import one_line
+
+from ..reasons import EXIT as GUEST_EXIT
+from ..reasons import INTERRUPTED
+from ..timeline.marks import EXIT, HANDOFF, MARKS, NOT_REACHED, Mark, Timeline
 
 _NEVER: Final = "-"
 _WIDTH: Final = 100  # columns
@@ -29,6 +33,11 @@ def timelines_from_json(data: Sequence[Mapping[str, Any]]) -> list[Timeline]:
     return [Timeline(**{**entry, "marks": tuple(Mark(**mark) for mark in entry["marks"])}) for entry in data]
 
 
+def written_text(path: str) -> str:
+    """That the picture is there, in one line."""
+    return f"{one_line(path)}: written"
+
+
 def milliseconds(ns: int) -> str:
     """Nanoseconds as milliseconds, to the microsecond."""
     return f"{ns / 1e6:.3f}"
@@ -48,9 +57,19 @@ def _block(timeline: Timeline) -> list[str]:
         lines.append(f"  {name:<{width}}  {_NEVER:>12}  {_NEVER:>12}  {timeline.absent[name]}")
     if timeline.end:
         lines.append(f"end: {timeline.end}")
+    lines += _hint(timeline)
     if timeline.counts:
         lines += _counts(timeline.counts)
     return lines
+
+
+def _hint(timeline: Timeline) -> list[str]:
+    """Who tells more of a boot that went astray."""
+    explained = timeline.end == INTERRUPTED or timeline.end.startswith(GUEST_EXIT)
+    if explained or NOT_REACHED not in timeline.absent.values():
+        return []
+    until = HANDOFF if timeline.ns(HANDOFF) is None else GUEST_EXIT
+    return [f"why: see `pvhboot boot` with the same options and --until {until}"]
 
 
 def _counts(counts: Mapping[str, int]) -> list[str]:

@@ -1,13 +1,14 @@
 """Where the marks of a kernel lie, and how far a timeline is to go."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from pvhboot.loader.plan import BootPlan
 from pvhboot.shim.abi.firmware import MARKER_NAMES
 from pvhboot.shim.errors import BootError
 
+from ..com1 import prints_on_com1
 from .marks import (
     CONSOLE,
     EXIT,
@@ -15,6 +16,7 @@ from .marks import (
     INIT,
     KERNEL_64,
     MARKS,
+    NOT_REACHED,
     PROTECTED_MODE,
     START_KERNEL,
     UNKNOWN_MARKER,
@@ -23,12 +25,14 @@ from .marks import (
 
 _GOALS: Final = (HANDOFF, KERNEL_64, START_KERNEL, CONSOLE, INIT, EXIT, *MARKER_NAMES.values())
 PLACED: Final = (PROTECTED_MODE, KERNEL_64, START_KERNEL)  # marks that lie at an address, other than plan and reset vector tell
-# Words of Linux's command line that have it print on COM1 (Documentation/admin-guide/kernel-parameters.txt).
-_ON_COM1: Final = ("console=ttyS0", "console=uart", "earlycon=uart", "earlyprintk=serial", "earlyprintk=ttyS0")
+
+
+SILENT: Final = "nothing on the command line prints to COM1: --append console=ttyS0"
 
 
 class KernelPlaces(NamedTuple):
-    """Of KERNEL_64 and START_KERNEL the linear addresses, or why there is none; and of what else of PLACED was known."""
+    """Of KERNEL_64 and START_KERNEL the linear addresses, or why there is none; and of what else of PLACED was known. CONSOLE
+    and INIT are absent, with the reason, if a Linux is not told to print."""
 
     addresses: Mapping[str, int]
     absent: Mapping[str, str]
@@ -50,17 +54,18 @@ def kernel_places(plan: BootPlan, known: Mapping[str, int] = {}) -> KernelPlaces
     else:
         is_physical = kernel.segments[0].paddr <= linked < kernel.end
         addresses[KERNEL_64] = linked + (plan.moved_by if is_physical else 0)
-    if START_KERNEL in known:
-        return KernelPlaces(addresses, absent)
-    try:
-        start = kernel.symbol(START_KERNEL)
-    except BootError as error:
-        absent[START_KERNEL] = f"not looked for: {error}"
-    else:
-        if start is None:
-            absent[START_KERNEL] = "not looked for: the kernel has no symbol of that name"
+    if START_KERNEL not in known:
+        try:
+            start = kernel.symbol(START_KERNEL)
+        except BootError as error:
+            absent[START_KERNEL] = f"not looked for: {error}"
         else:
-            addresses[START_KERNEL] = start.vaddr
+            if start is None:
+                absent[START_KERNEL] = "not looked for: the kernel has no symbol of that name"
+            else:
+                addresses[START_KERNEL] = start.vaddr
+    if START_KERNEL in addresses and not prints_on_com1(plan.cmdline):  # another kernel needs no words to print
+        absent |= dict.fromkeys((CONSOLE, INIT), f"{NOT_REACHED}: {SILENT}")
     return KernelPlaces(addresses, absent)
 
 
@@ -90,11 +95,16 @@ def require_possible(goal: str, places: KernelPlaces) -> None:
         raise BootError(f"--until {goal}: there is {places.absent[goal]}")
 
 
+def warning(goal: str, places: KernelPlaces) -> str:
+    """What is to be said of a goal to which a boot will hardly come; empty: nothing."""
+    on_console = goal in (CONSOLE, INIT) or console_text(goal)
+    return f"--until {goal} may never be reached: {SILENT}" if on_console and CONSOLE in places.absent else ""
+
+
 def furthest(plan: BootPlan, places: KernelPlaces) -> str:
     """The last mark that can be seen: init of a Linux that has an initrd and prints on COM1, else the first byte there, else
     what its symbols tell."""
-    words = (plan.cmdline or b"").decode(errors="replace").split()
-    if any(word.startswith(_ON_COM1) for word in words):
+    if prints_on_com1(plan.cmdline):
         return INIT if plan.modules else CONSOLE
     return next((name for name in (START_KERNEL, KERNEL_64) if name in places.addresses), HANDOFF)
 
@@ -104,3 +114,11 @@ def looked_for(goal: str) -> tuple[str, ...]:
     if goal in MARKS:
         return MARKS[: MARKS.index(goal) + 1]
     return (*MARKS[: MARKS.index(HANDOFF) + 1], goal)
+
+
+def missing(goal: str, reached: Callable[[str], bool], absent: Mapping[str, str]) -> dict[str, str]:
+    """Of what was looked for, all that was not reached, and why: as `absent` knows, unless the console has proved it wrong."""
+    known = {name: why for name, why in absent.items() if name not in (CONSOLE, INIT) or not reached(CONSOLE)}
+    return {
+        name: known.get(CONSOLE if console_text(name) else name, NOT_REACHED) for name in looked_for(goal) if not reached(name)
+    }

@@ -12,9 +12,9 @@ from ..places import Places
 from ..reasons import EXIT as GUEST_EXIT
 from ..reasons import INTERRUPTED
 from .dry_run import LIMITS
-from .goal import KernelPlaces, looked_for
+from .goal import KernelPlaces, missing
 from .lookout import device_accesses, look_out, place_text
-from .marks import EXIT, FIRST_INSTRUCTION, HANDOFF, NOT_REACHED, PROTECTED_MODE, VMM_START, Timeline
+from .marks import EXIT, FIRST_INSTRUCTION, HANDOFF, PROTECTED_MODE, VMM_START, Timeline
 from .recorder import Recorder
 
 
@@ -43,6 +43,8 @@ def take_timeline(
     with engine.cpu(board, limits) as cpu:
         counts, end = _run(cpu, board, recorder, ahead.addresses, kernel, counting=limits.instructions is not None)
     located = Places(plan, blob)
+    if (stop := cpu.stop) is not None and stop.reason != GUEST_EXIT and stop.rip is not None:
+        end += f", at {place_text(located, stop.rip)}"
 
     def describe(name: str) -> str:
         return place_text(located, ahead.addresses[name]) if name in ahead.addresses else ""
@@ -53,7 +55,7 @@ def take_timeline(
         recorder.marks(describe),
         {**ahead.counts, **counts},
         end,
-        {name: ahead.absent.get(name, NOT_REACHED) for name in looked_for(goal) if not recorder.has(name)},
+        missing(goal, recorder.has, ahead.absent),
         recorder.start_ns,
     )
 

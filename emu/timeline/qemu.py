@@ -27,11 +27,12 @@ from ..engines.names import QEMU
 from ..engines.qemu.command import boot_arguments, byte_port, character_devices, stopped_machine
 from ..engines.qemu.gdb import Gdb, GdbGone
 from ..engines.qemu.process import DAEMONIZE, QemuProcess, patience
+from ..engines.qemu.state import parse_registers
 from ..gdb.packets import SIGTRAP
 from ..reasons import EXIT as GUEST_EXIT
-from ..reasons import INTERRUPTED, RESET
-from .goal import looked_for
-from .marks import EXIT, FIRST_INSTRUCTION, MARKS, NOT_REACHED, START_KERNEL, VMM_START, Timeline
+from ..reasons import INTERRUPTED, LIMIT, RESET
+from .goal import missing
+from .marks import EXIT, FIRST_INSTRUCTION, MARKS, START_KERNEL, VMM_START, Timeline
 from .recorder import Recorder
 
 _GDB: Final = "gdb"
@@ -40,6 +41,7 @@ _EXIT: Final = "exit"
 _MARKERS: Final = {f"marks-{port:x}": port for port in MARKER_PORTS}
 _CLEARED: Final = "idt_setup_early_handler"  # of Linux, called by x86_64_start_kernel (arch/x86/kernel/head64.c)
 _PIECES: Final = 16  # of the console that are taken at once: as many as its pipe holds
+_MOMENT: Final = 2.0  # seconds for QEMU to say where the guest is
 _LOOK: Final = 0.2  # seconds between two looks at the clock
 
 
@@ -98,13 +100,23 @@ def take_qemu_timeline(
     recorder = Recorder(goal)
     with QemuProcess(line, extra, (_GDB,), (_CONSOLE, _EXIT, *_MARKERS)) as process:
         recorder.reach(VMM_START, process.start_ns)
-        end = _Session(process, recorder, boot, seconds).run()
-    missing = {name: absent.get(name, NOT_REACHED) for name in looked_for(goal) if not recorder.has(name)}
+        session = _Session(process, recorder, boot, seconds)
+        end = session.run()
+    if session.stopped_at is not None:
+        end += f", at {describe(session.stopped_at)}"
 
     def place(name: str) -> str:
         return describe(boot.places[name]) if name in boot.places else ""
 
-    return Timeline(label, f"{QEMU} {accelerator}", recorder.marks(place), counts, end, missing, recorder.start_ns)
+    return Timeline(
+        label,
+        f"{QEMU} {accelerator}",
+        recorder.marks(place),
+        counts,
+        end,
+        missing(goal, recorder.has, absent),
+        recorder.start_ns,
+    )
 
 
 def stops(boot: QemuBoot) -> Iterator[tuple[str, int]]:
@@ -119,13 +131,15 @@ def stops(boot: QemuBoot) -> Iterator[tuple[str, int]]:
 
 
 class _Session:
-    """One run: QEMU's process, and what comes through its channels."""
+    """One run: QEMU's process, and what comes through its channels. `stopped_at`: the linear address at which the guest was
+    when its time was over."""
 
     def __init__(self, process: QemuProcess, recorder: Recorder, boot: QemuBoot, seconds: float) -> None:
         self._process = process
         self._recorder = recorder
         self._left = list(stops(boot))
         self._limits = Limits(seconds=seconds)
+        self.stopped_at: int | None = None
         self._gdb = Gdb(process.sockets[_GDB])
         self._gdb.socket.settimeout(patience(seconds))
         self._end = ""
@@ -147,7 +161,7 @@ class _Session:
             self._drain()
             self._end = self._end or self._why_it_has_gone()
         except TimeoutError:
-            self._end = f"{self._limits.seconds_over}, and QEMU does not answer"
+            self._end = f"{LIMIT}: {self._limits.seconds_over}, and QEMU does not answer"
         except KeyboardInterrupt:
             self._end = INTERRUPTED
         return f"{self._recorder.goal} was reached" if self._recorder.done else self._end
@@ -172,8 +186,18 @@ class _Session:
                 now = clock()
                 if any(key.fileobj is self._gdb.socket for key, _ in ready):
                     self._stopped(now)
-                if now >= deadline:
-                    self._end = self._limits.seconds_over
+                if now >= deadline and not self._recorder.done and not self._end:
+                    self._end = f"{LIMIT}: {self._limits.seconds_over}"
+                    self.stopped_at = self._where()
+
+    def _where(self) -> int | None:
+        """Stops the guest, and says where; None if QEMU does not answer for a moment, or has just gone."""
+        self._gdb.socket.settimeout(_MOMENT)
+        try:
+            self._gdb.interrupt()
+            return parse_registers(self._gdb.monitor("info registers")).linear_ip
+        except (TimeoutError, GdbGone, BootError):
+            return None
 
     def _arm(self) -> None:
         """There is a breakpoint at the next place."""

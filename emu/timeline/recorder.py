@@ -91,7 +91,9 @@ class Recorder:
 
     def _first_line(self, name: str) -> str:
         """Of the console, as long as it is the only one, and not whole."""
-        return _shown(self._printed) if name == CONSOLE else ""
+        if name != CONSOLE:
+            return ""
+        return f"{'first byte ' if len(self._printed) == 1 else ''}{_shown(self._printed)}"
 
     def _end_line(self, now: int) -> None:
         start = self._printed.rfind(b"\n", 0, len(self._printed) - 1) + 1

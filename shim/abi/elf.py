@@ -41,6 +41,7 @@ STT_FUNC: Final = 2
 
 NOTE_ALIGN: Final = 4  # bytes, whatever the p_align of the segment says
 GNU_NOTE_NAME: Final = b"GNU\0"  # binutils include/elf/common.h, NT_GNU_*
+LINUX_NOTE_NAME: Final = b"Linux\0"  # Linux include/linux/elfnote.h
 NT_GNU_ABI_TAG: Final = 1
 NT_GNU_BUILD_ID: Final = 3
 NT_GNU_PROPERTY_TYPE_0: Final = 5

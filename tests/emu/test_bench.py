@@ -316,15 +316,32 @@ def test_the_table():
     assert lines[0] == "k on q35 with 64 MiB, to start_kernel: a line"
     assert lines[3:] == [
         "tcg: milliseconds since the start of the process, medians of 3",
-        "        firmware  first  handoff  start_kernel  least-most  ratio",
-        "fast        2.75   60.0     57.8         575.0   80.0-1070   1.00",
-        "slower     100.5   70.0    170.5          1740   1740-1740   3.03",
+        "        reset-handoff  first  handoff  start_kernel  least-most  ratio",
+        "fast             2.75   60.0     57.8         575.0   80.0-1070   1.00",
+        "slower          100.5   70.0    170.5          1740   1740-1740   3.03",
         "none: not here",
         "",
         "counted, up to the handoff",
         "      instructions  device accesses  ROM bytes not zero",
         "fast            12                3                4567",
     ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([("a", 1, 3, 4), ("b", 2, 2, 9)], "a ~ b"),
+        ([("a", 1, 2, 3), ("b", 3, 4, 5)], ""),
+        ([("a", 1, 1, 9), ("b", 7, 8, 9)], ""),  # a was slow once
+        ([("a", 1, 4, 9), ("b", 2, 4, 4), ("c", 2, 4, 8), ("d", 20, 29, 30), ("e", 28, 30)], "a ~ b; a ~ c; b ~ c; d ~ e"),
+        ([("a", 1), ("b", 1)], ""),  # a single run has no spread
+    ],
+)
+def test_rows_that_nobody_can_tell_apart(rows, told):
+    results = results_of(*((label, *({"start": ms} for ms in runs)) for label, *runs in rows))
+    text = bench_text(made_up()._replace(results={"tcg": results}))
+    lines = [line for line in text.splitlines() if line.startswith("rows within noise")]
+    assert lines == ([f"rows within noise: {told}; the counts decide"] if told else [])
 
 
 def test_json_has_every_run():
@@ -350,4 +367,27 @@ def test_text_and_picture_of_a_real_one(guest, tmp_path, capsys):
     text = command(capsys, "bench", "timeline", guest, "--runs", 2, "--accel", "tcg", "--machine", "microvm", "-o", output)
     assert text.startswith(f"{guest} on microvm with 512 MiB, to console:Linux version: ")
     assert "pvhboot + vmlinux  " in text
+    assert text.endswith(f"\n{output}: written\n")
     assert "pvhboot + vmlinux, tcg" in output.read_text()
+
+
+@pytest.mark.usefixtures("plain_qemu")
+def test_some_rows(guest, capsys):
+    """Of KVM there is none that was asked for, but for its own."""
+    line = [guest, "--runs", 1, "--until", HANDOFF, "--accel", "tcg"]
+    assert list(rows_of(bench(capsys, *line, "--only", "pvhboot + v", "--only", "SEABIOS"))) == [ROWS[0], *ROWS[4:]]
+    (message,) = fails(capsys, "bench", "timeline", *line, "--only", "own VMM").splitlines()
+    assert message.endswith(f"--only own VMM: no row has that in its name; there is: {'; '.join(ROWS)}")
+
+
+@pytest.mark.usefixtures("plain_qemu")
+def test_an_accelerator_without_a_row_is_left_out(guest, monkeypatch, capsys):
+    monkeypatch.setattr(bench_command, "KVM_DEVICE", "/dev/there-is-none")
+    assert main(["bench", "timeline", str(guest), "--only", "own VMM", "--json"]) == 1
+    assert list(json.loads(capsys.readouterr().out)["accelerators"]) == ["kvm"]
+
+
+def test_what_a_bench_does_not_measure(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", "vmlinuz"])
+    assert "'vmlinuz' cannot be measured: write pvhboot bench timeline KERNEL" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import sys
 import termios
 import time
 import tty
+from math import inf
 from unittest.mock import Mock
 
 import pytest
@@ -22,6 +23,7 @@ from pvhboot.emu.commands.common import limits_from
 from pvhboot.emu.console import HELP_TEXT, Keys
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.plan import make_plan
+from pvhboot.shim.abi.devices import UART_MCR, UART_MCR_RTS, UART_RBR
 from pvhboot.shim.machines import BARE
 from pvhboot.shim.stock import default_blob
 from tiny import assembled, kernel_image
@@ -324,6 +326,36 @@ def test_4096_bytes_are_kept_of_what_a_guest_does_not_read(at_terminal):
     assert board.serial.waiting == 4096
     os.close(reader)
     os.close(writer)
+
+
+@pytest.mark.parametrize(("typed", "deadline", "told"), [(b"", inf, 0), (b"abc", inf, 1), (b"abc", 1e9, 0)])
+def test_that_a_guest_goes_on_when_it_has_taken_all_is_said_once(monkeypatch, capfd, typed, deadline, told):
+    monkeypatch.setattr(console, "_PATIENCE", 0)
+    with Kernel.from_bytes(kernel_image(), "guest") as kernel:
+        board = Board(make_plan(BARE, default_blob(BARE).data, kernel, memory=64 << 20))
+    board.deadline = deadline
+    reader, writer = os.pipe()
+    os.write(writer, typed)
+    os.close(writer)
+    keyboard = console.Console(board, reader, lambda _data: None)
+    for _ in range(4):
+        keyboard.poll(0)
+    assert capfd.readouterr().err == ""
+    board.serial.write(UART_MCR, 1, UART_MCR_RTS)
+    for _ in range(5):
+        board.serial.read(UART_RBR, 1)
+        keyboard.poll(0)
+    assert capfd.readouterr().err.count("all input is typed, and the guest goes on") == told
+    os.close(reader)
+
+
+@pytest.mark.parametrize(("cmdline", "told"), [("a=b quiet c", True), ("x=quiet", False)])
+def test_what_quiet_means_is_said_at_once(echo, cmdline, told):
+    session = Session(echo, "unicorn", "--append", cmdline)
+    try:
+        assert ("with quiet nothing comes until init starts" in session.wait_for(READY)) == told
+    finally:
+        session.close()
 
 
 @pytest.mark.parametrize("how", ["empty", "closed"])

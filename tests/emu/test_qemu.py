@@ -564,6 +564,19 @@ def test_gdb_packets_come_in_any_pieces(pair):
         gdb.stop_signal()
 
 
+def test_gdb_stops_a_guest_and_asks_the_monitor(pair):
+    ours, theirs = pair
+    gdb = Gdb(ours)
+    theirs.sendall(b"$T02thread:01;#04")
+    gdb.interrupt()
+    assert theirs.recv(100) == b"\x03+"
+    theirs.sendall(b"+$O4350#1b$O550a#4a$OK#9a")
+    assert gdb.monitor("info cpus") == "CPU\n"
+    assert theirs.recv(100).startswith(b"$qRcmd,696e666f2063707573#")
+    theirs.sendall(b"+$#00")
+    assert gdb.monitor("quit") == ""
+
+
 def test_qmp_answers_events_and_errors(pair):
     ours, theirs = pair
     qmp = Qmp(ours)

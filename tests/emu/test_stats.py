@@ -13,6 +13,7 @@ from command_line import command
 from host import qemu_problem
 from pvhboot.emu import stats as stats_module
 from pvhboot.emu.board import Board
+from pvhboot.emu.bus import IN, OUT, READ, WRITE
 from pvhboot.emu.cli import main
 from pvhboot.emu.engines.base import Limits, Run, Stop, Until
 from pvhboot.emu.reasons import HANDOFF
@@ -64,7 +65,7 @@ def test_without_a_handoff_none_is_told(capsys: pytest.CaptureFixture[str], tmp_
     assert list(stats["phases_ns"]) == OWN[:-2]
     assert stats["to_handoff_ns"] is stats["handoff_monotonic_ns"] is None
     assert main(["boot", "--firmware", str(rom), "--stats"]) == 1
-    assert "to the handoff " not in capsys.readouterr().out
+    assert "to the handoff:" not in capsys.readouterr().out
 
 
 def test_a_boot_by_the_api_begins_where_its_caller_does() -> None:
@@ -158,14 +159,16 @@ def test_a_vmlinuz_is_mapped_like_its_vmlinux(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     names, cached, memory = ("vmlinux-6.1", "vmlinuz-6.1", "vmlinux-6.1", "vmlinuz-6.1"), [], []
+    directory = str(tmp_path / "pvhboot" / "kernels")
     for name in names:
         stats = told(capsys, guest_file(name))
         cached.append(stats["kernel_cached"])
         memory.append(stats["memory"])
+        assert stats["cache_directory"] == directory
     assert cached == [False, False, True, True]
     assert memory == [memory[0]] * 4
     stats = told(capsys, guest_file("vmlinuz-6.1"), "--no-cache")
-    assert (stats["kernel_cached"], stats["memory"]["mapped"]) == (False, 0)
+    assert (stats["kernel_cached"], stats["cache_directory"], stats["memory"]["mapped"]) == (False, None, 0)
 
 
 def test_what_the_engine_has_counted_is_there_too(capsys: pytest.CaptureFixture[str], engine_name: str) -> None:
@@ -204,9 +207,10 @@ def made_up() -> tuple[Stats, Outcome]:
         memory = board.memory
     stats = Stats()
     stats.phases = {"kernel": 1_234_567, "engine": 20_000_000, "firmware": 765_433, "check": 5_000}
-    stats.handoff_ns, stats.cached, stats.memory = 7, True, memory
+    stats.handoff_ns, stats.memory = 7, memory
+    stats.cached, stats.cache_directory = True, "/home/me/kernels"
     stats.faults, stats.peak = Faults(1234, 5), 1 << 24
-    run = Run(Stop("handoff", "", 0), {}, {"instructions": 77, "in": 1, "kvm_exits_io": 12})
+    run = Run(Stop("handoff", "", 0), {}, {"instructions": 77, "executed": 99, "in": 1, "kvm_exits_io": 12})
     return stats, Outcome(plan, blob, "unicorn", run, None, None, (), True, b"", b"", (), None, None)
 
 
@@ -217,25 +221,44 @@ def test_the_table(made_up: tuple[Stats, Outcome]) -> None:
         "  engine           20.00 ms",
         "  firmware          0.77 ms",
         "  check             0.01 ms",
-        "  to the handoff   22.00 ms",
+        "from the first of them to the handoff: 22.00 ms",
+        "the kernel came out of the cache, /home/me/kernels: --no-cache goes without",
         "counted:",
-        "  instructions               77",
-        "  port reads                  1",
-        "  kvm exits io               12",
-        "  bytes copied            10240",
-        "  bytes mapped                0",
-        "  mappings of files           0",
+        "  instructions             77",
+        "  instructions, in all     99",
+        "  port reads                1",
+        "  kvm exits io             12",
+        "  bytes copied          10240",
+        "  bytes mapped              0",
+        "  mappings of files         0",
+        "of this process, to the end of the run:",
         "  page faults, minor       1234",
         "  page faults, major          5",
         "  peak resident bytes  16777216",
     ]
 
 
+def test_instructions_are_said_to_be_those_to_the_handoff_if_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of what the guest executes from there on none is counted."""
+    assert "  instructions, to the handoff  " in command(capsys, "boot", "--stats")
+
+
+def test_the_docs_have_every_name(made_up: tuple[Stats, Outcome]) -> None:
+    table = (Path(__file__).parent.parent.parent / "docs" / "speed.md").read_text()
+    data = stats_to_json(*made_up)
+    counts = [
+        f"counts.{name}" for name in (*data.pop("counts"), IN, OUT, READ, WRITE, "exceptions", "interrupts", "kvm_ioctls")
+    ]
+    inner = [f"{name}.{key}" for name in ("memory", "page_faults") for key in data.pop(name)]
+    assert not [name for name in (*data, *inner, *counts) if f"`{name}`" not in table]
+
+
 def test_what_is_not_known_is_not_shown(made_up: tuple[Stats, Outcome]) -> None:
     stats, outcome = made_up
     stats.memory = stats.peak = stats.handoff_ns = None
+    stats.cached = False
     text = stats_text(stats, outcome)
-    assert not [word for word in ("bytes", "handoff", "mappings") if word in text]
+    assert not [word for word in ("bytes", "handoff", "mappings", "cache") if word in text]
     data = stats_to_json(stats, outcome)
     assert (data["memory"], data["peak_resident"], data["to_handoff_ns"]) == (None, None, None)
 

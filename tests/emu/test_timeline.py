@@ -4,7 +4,6 @@ import json
 import os
 import signal
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 from command_line import command, fails
@@ -19,7 +18,7 @@ from pvhboot.emu.engines.base import Limits
 from pvhboot.emu.session import get_engine
 from pvhboot.emu.timeline import own
 from pvhboot.emu.timeline.dry_run import dry_run
-from pvhboot.emu.timeline.goal import furthest, kernel_places, looked_for
+from pvhboot.emu.timeline.goal import SILENT, furthest, kernel_places, looked_for
 from pvhboot.emu.timeline.marks import (
     CONSOLE,
     EXIT,
@@ -44,6 +43,7 @@ from pvhboot.shim.stock import default_blob, default_guest
 FIRMWARE = [VMM_START, FIRST_INSTRUCTION, PROTECTED_MODE, HANDOFF]
 STAGE = Path(__file__).parent.parent.parent / "docs/examples/mark-handoff.s"
 HALT = "    cli\n    hlt\n"
+UNSEEN = f"not reached: {SILENT}"
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def timeline(capsys, *arguments, status=0):
     """What `pvhboot timeline --json` says of one boot."""
     assert main(["timeline", "--json", *map(str, arguments)]) == status
     said, error = capsys.readouterr()
-    assert error == ""
+    assert error == "" or SILENT in error
     data = json.loads(said)
     assert data["ok"] is (status == 0)
     (one,) = data["timelines"]
@@ -142,10 +142,10 @@ def test_it_ends_at_the_goal(engine_name, until, last, marked, capsys):
 @pytest.mark.parametrize(
     ("guest", "until", "missing", "end"),
     [
-        ({"before": HALT}, INIT, {CONSOLE: "not reached", INIT: "not reached"}, "halt: hlt with interrupts off"),
-        ({"before": "1: jmp 1b\n"}, CONSOLE, {CONSOLE: "not reached"}, "limit: 0.5 seconds of wall time are over"),
+        ({"before": HALT}, INIT, {CONSOLE: UNSEEN, INIT: UNSEEN}, "halt: hlt with interrupts off, at 0x"),
+        ({"before": "1: jmp 1b\n"}, CONSOLE, {CONSOLE: UNSEEN}, f"limit: 0.5 seconds of wall time are over, at {START:#x}"),
         ({}, "console:nobody prints this", {"console:nobody prints this": "not reached"}, "exit: the guest left with 0"),
-        ({"before": out(0x501, 3)}, CONSOLE, {CONSOLE: "not reached"}, "exit: the guest left with 3"),
+        ({"before": out(0x501, 3)}, CONSOLE, {CONSOLE: UNSEEN}, "exit: the guest left with 3"),
         (
             {"symbols": False},
             START_KERNEL,
@@ -155,7 +155,7 @@ def test_it_ends_at_the_goal(engine_name, until, last, marked, capsys):
         (
             {"bits": 32, "before": HALT},
             CONSOLE,
-            {KERNEL_64: "none: the kernel is ELF32", CONSOLE: "not reached"},
+            {KERNEL_64: "none: the kernel is ELF32", CONSOLE: UNSEEN},
             "halt: hlt with interrupts off",
         ),
     ],
@@ -188,7 +188,7 @@ def test_who_interrupts_it_sees_how_far_it_came(engine_name, marked, capsys, mon
     monkeypatch.setattr(own, "Recorder", Interrupted)
     one = timeline(capsys, kernel, "--engine", engine_name, "--until", CONSOLE, status=1)
     assert names(one)[-1] == "linux_start_kernel"
-    assert (one["end"], one["absent"]) == ("interrupted", {CONSOLE: "not reached"})
+    assert (one["end"], one["absent"]) == ("interrupted", {CONSOLE: UNSEEN})
 
 
 @pytest.mark.parametrize("name", ["vmlinux-6.1", "vmlinuz-6.12"])
@@ -287,7 +287,7 @@ def test_a_firmware_that_never_leaves_real_mode(engine_name, tmp_path, capsys):
         PROTECTED_MODE: "not looked for: a dry run of this firmware never came there",
         HANDOFF: "not reached",
     }
-    assert one["end"].startswith("halt: hlt with interrupts off")
+    assert one["end"] == "halt: hlt with interrupts off, at 0xfffffff2 ROM+0xfff2"
     assert "instructions" not in one["counts"]
 
 
@@ -307,25 +307,10 @@ def test_a_stage_that_marks(engine_name, tmp_path, capsys):
     assert len(code) == 3
 
 
-def test_the_text(marked, capsys):
-    kernel = marked(before=HALT)
-    assert main(["timeline", str(kernel), "--until", CONSOLE]) == 1
-    subject, label, head, *rows, end, counts = capsys.readouterr().out.splitlines()
-    assert subject.startswith(f"{kernel} (ELF64, entry {ENTRY:#x}) on bare with 512 MiB, firmware ")
-    assert label == "pvhboot on unicorn"
-    assert head.split() == ["ms", "step"]
-    assert [row.split()[0] for row in rows] == [*FIRMWARE, KERNEL_64, START_KERNEL, CONSOLE]
-    assert rows[-1].split()[1:] == ["-", "-", "not", "reached"]
-    assert end.startswith("end: halt")
-    assert counts.startswith("counts: rom_bytes 65536, instructions 119, device_accesses 0, ")
-
-
-def test_the_picture(marked, tmp_path, capsys):
-    picture = tmp_path / "boot.svg"
-    command(capsys, "timeline", marked(), "-o", picture)
-    root = ElementTree.parse(picture).getroot()
-    phases = [rect.get("data-phase") for rect in root.iter() if rect.get("data-phase")]
-    assert phases == [*FIRMWARE[1:], KERNEL_64, START_KERNEL]
+def test_a_console_that_has_printed_was_asked_for(marked, capsys):
+    """The command line need not have said so."""
+    one = timeline(capsys, marked(after=HALT), "--until", "console:nobody prints this", status=1)
+    assert one["absent"] == {"console:nobody prints this": "not reached"}
 
 
 @pytest.mark.parametrize(
@@ -356,32 +341,3 @@ def test_what_is_looked_for():
     assert looked_for(INIT) == MARKS
     assert looked_for(HANDOFF) == tuple(FIRMWARE)
     assert looked_for("console:x") == (*FIRMWARE, "console:x")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--until", "soon"], "cannot read --until 'soon': write handoff, kernel-64bit, start_kernel, console, init, exit"),
-        (["--until", "console:"], "cannot read --until 'console:'"),
-        (["--until", "exit_point_"], "exit_point_N or console:TEXT"),
-        (["--timeout", "0"], "--timeout 0.0: give a number above 0"),
-        (["/nonexistent"], "/nonexistent: cannot be opened"),
-        (["-o", "/nonexistent/x.svg"], "/nonexistent/x.svg: cannot write"),
-        (["--engine", "kvm", "--accel", "kvm"], "an accelerator is for the engine qemu, not for kvm"),
-        (["--manifest", "x.json"], "--manifest is about the ROM of --firmware"),
-    ],
-)
-def test_bad_input(arguments, words, capsys):
-    assert words in fails(capsys, "timeline", *arguments)
-
-
-@pytest.mark.parametrize("limit", ["--max-exits", "--max-instructions"])
-def test_qemu_counts_nothing(limit, plain_qemu, capsys):  # noqa: ARG001
-    assert "counts neither instructions nor accesses" in fails(capsys, "timeline", "--engine", "qemu", limit, "5")
-
-
-def test_the_kernel_is_not_written_over(marked, capsys):
-    kernel = marked()
-    before = kernel.read_bytes()
-    assert "is to be read and written" in fails(capsys, "timeline", kernel, "-o", kernel)
-    assert kernel.read_bytes() == before

@@ -54,6 +54,7 @@ pvhboot on kvm
   protected-mode                -             -  not looked for: a dry run of this firmware never came there
   init                          -             -  not reached
 end: limit: 60 seconds of wall time are over
+why: see `pvhboot boot` with the same options and --until exit
 counts: rom_bytes 65536, instructions 119, device_accesses 1, kvm_exits_interrupted 12,
   bytes_mapped 46292992
 
@@ -61,7 +62,8 @@ nothing
                        ms          step
   vmm-start         0.000        +0.000
   handoff               -             -  not reached
-end: halt"""
+end: halt
+why: see `pvhboot boot` with the same options and --until handoff"""
 
 
 def whole(label="all", marks=(*MARKS, EXIT), step=MS):
@@ -78,6 +80,14 @@ def bars(picture):
 
 def test_the_table():
     assert timeline_table([ONE, SHORT]) == TABLE
+
+
+@pytest.mark.parametrize(
+    ("end", "absent"),
+    [("interrupted", {HANDOFF: "not reached"}), ("exit: the guest left with 3", {INIT: "not reached"}), ("limit", {})],
+)
+def test_an_end_that_needs_no_more_words(end, absent):
+    assert "why:" not in timeline_table([SHORT._replace(end=end, absent=absent)])
 
 
 def test_nothing_is_an_empty_table():

@@ -986,6 +986,7 @@ CONSTANTS = [
         {
             "NOTE_ALIGN": 4,
             "GNU_NOTE_NAME": b"GNU\0",
+            "LINUX_NOTE_NAME": b"Linux\0",
             "NT_GNU_ABI_TAG": 1,
             "NT_GNU_BUILD_ID": 3,
             "NT_GNU_PROPERTY_TYPE_0": 5,

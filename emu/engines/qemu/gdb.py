@@ -1,13 +1,16 @@
-"""The GDB remote serial protocol, as far as the engine speaks it: breakpoints, continue, why it stopped.
+"""The GDB remote serial protocol, as far as QEMU is spoken to by it: breakpoints, continue, stop and why, the monitor.
 
-Source: GDB manual, appendix E "GDB Remote Serial Protocol" (packets, `Z1`, `c`, stop reply packets).
+Source: GDB manual, appendix E "GDB Remote Serial Protocol" (packets, `Z1`, `c`, stop reply packets, interrupts, `qRcmd`).
 """
 
 import socket
+from typing import Final
 
 from pvhboot.shim.errors import BootError
 
 from ...gdb.packets import Framer, Kind, Message, ProtocolError, frame
+
+_INTERRUPT: Final = b"\x03"
 
 
 class GdbGone(Exception):
@@ -45,6 +48,24 @@ class Gdb:
         self._receive()
         packet = self._packet()
         return int(packet[1:3], 16) if packet is not None and packet[:1] in ("T", "S") else None
+
+    def interrupt(self) -> None:
+        """Has the guest stop, and waits for it. GdbGone if QEMU has ended."""
+        self._write(_INTERRUPT)
+        while self.stop_signal() is None:
+            pass
+
+    def monitor(self, line: str) -> str:
+        """What a command of QEMU's human monitor prints, while the guest is stopped; what it cannot answer is empty."""
+        self._send(f"qRcmd,{line.encode().hex()}")
+        printed = b""
+        while True:
+            if (packet := self._packet()) is None:
+                self._receive()
+            elif packet.startswith("O") and packet != "OK":
+                printed += bytes.fromhex(packet[1:])
+            else:
+                return printed.decode(errors="replace")
 
     def _send(self, text: str) -> None:
         self._write(frame(text.encode()))
