@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from . import IMPORTED_NS
+from .clock import SECOND
 from .engines.base import Watch
 
 if TYPE_CHECKING:
@@ -156,6 +157,6 @@ def process_start_ns() -> int:
             busy += int(file.read().split()[_SCHEDSTAT_WAITED])
     except (OSError, ValueError, IndexError):
         return now - busy
-    tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    tick = SECOND // os.sysconf("SC_CLK_TCK")
     at_most = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - ticks * tick
     return now - max(at_most - tick, min(busy, at_most))

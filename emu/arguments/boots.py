@@ -6,7 +6,7 @@ from typing import Final
 
 from pvhboot.loader.sizes import DEFAULT_MEMORY
 
-from ..engines.names import ENGINES, KVM, UNICORN
+from ..engines.names import ACCELERATORS, BOTH, ENGINES, KVM, UNICORN
 from .common import (
     FW_CFG_MACHINES,
     TIMEOUT_SECONDS,
@@ -14,6 +14,7 @@ from .common import (
     add_firmware,
     add_kernel,
     add_manifest,
+    add_no_cache,
     add_qemu,
     add_run,
     add_what_to_boot,
@@ -132,7 +133,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         help='only the rows with this text in their names, as in --only qboot --only "pvhboot + vmlinux"; can be repeated',
     )
     parser.add_argument("--runs", metavar="N", type=int, default=5, help="of each row, in turn (default: %(default)s)")
-    parser.add_argument("--accel", choices=("tcg", "kvm", "both"), default="both", help="default: %(default)s")
+    parser.add_argument("--accel", choices=(*ACCELERATORS, BOTH), default=BOTH, help="default: %(default)s")
     parser.add_argument(
         "--machine",
         choices=FW_CFG_MACHINES,
@@ -150,7 +151,7 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="a further argument for each QEMU, as in --qemu-arg=-cpu --qemu-arg=host; can be repeated",
     )
-    parser.add_argument("--no-cache", action="store_true", help="neither use nor fill the cache of unpacked kernels")
+    add_no_cache(parser)
     parser.add_argument("-o", "--output", metavar="FILE", help="also draw it, as SVG")
     parser.add_argument("--json", action="store_true", help="print it as JSON")
 

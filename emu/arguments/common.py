@@ -9,7 +9,7 @@ from pvhboot.loader.sizes import DEFAULT_MEMORY
 from pvhboot.shim.abi.firmware import FW_CFG
 from pvhboot.shim.machines import FIRMWARES, MACHINES
 
-from ..engines.names import UNICORN
+from ..engines.names import ACCELERATORS, TCG, UNICORN
 
 TIMEOUT_SECONDS: Final = 120.0  # of a run
 FW_CFG_MACHINES: Final = tuple(name for name, spec in MACHINES.items() if spec.source == FW_CFG)  # QEMU's
@@ -76,6 +76,11 @@ def add_what_to_boot(parser: argparse.ArgumentParser, machines: Iterable[str] = 
         default="bare",
         help="default: %(default)s",
     )
+    add_no_cache(parser)
+
+
+def add_no_cache(parser: argparse.ArgumentParser) -> None:
+    """Of what opens kernels."""
     parser.add_argument(
         "--no-cache",
         action="store_true",
@@ -126,7 +131,7 @@ def add_run(parser: argparse.ArgumentParser, engines: Iterable[str], until: str 
 
 def add_qemu(parser: argparse.ArgumentParser) -> None:
     """Of the engine qemu."""
-    parser.add_argument("--accel", choices=("tcg", "kvm"), help="of the engine qemu (default: tcg)")
+    parser.add_argument("--accel", choices=ACCELERATORS, help=f"of the engine qemu (default: {TCG})")
     parser.add_argument(
         "--qemu-arg",
         metavar="ARG",

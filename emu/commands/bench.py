@@ -18,7 +18,7 @@ from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import machine
 
 from ..engines.kvm.uapi import KVM_DEVICE
-from ..engines.names import ACCELERATORS, KVM
+from ..engines.names import ACCELERATORS, BOTH, KVM
 from ..engines.qemu.command import PROGRAM, find_program, kernel_file
 from ..engines.qemu.process import cleaning_up_at_signals
 from ..inputs import open_kernel
@@ -33,7 +33,6 @@ from ..timeline.marks import CONSOLE, CONSOLE_TEXT, INIT
 from ..timeline.rows import Row, Subject, own_row, qemu_rows
 from .common import cache_from
 
-BOTH: Final = "both"
 _COMMAND_LINE: Final = "console=ttyS0 earlyprintk=ttyS0"
 # Linux's decompressor in a bzImage would else put the kernel anywhere.
 _NOT_MOVED: Final = "nokaslr"

@@ -9,3 +9,4 @@ ENGINES: Final = (UNICORN, KVM, QEMU)
 
 TCG: Final = "tcg"  # the accelerator of QEMU that is used unless another is asked for
 ACCELERATORS: Final = (TCG, KVM)
+BOTH: Final = "both"  # of them, to be measured

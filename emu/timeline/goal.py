@@ -25,8 +25,6 @@ from .marks import (
 
 _GOALS: Final = (HANDOFF, KERNEL_64, START_KERNEL, CONSOLE, INIT, EXIT, *MARKER_NAMES.values())
 PLACED: Final = (PROTECTED_MODE, KERNEL_64, START_KERNEL)  # marks that lie at an address, other than plan and reset vector tell
-
-
 SILENT: Final = "nothing on the command line prints to COM1: --append console=ttyS0"
 
 
