@@ -101,7 +101,7 @@ def _module(subject: Subject, index: int, entry: ModlistEntry, line: bytes | Non
     if not entry.paddr or entry.paddr + entry.size > ADDRESS_4G:
         yield f"at {entry.paddr:#x} is not below 4 GiB, or at 0"
     if not inside(entry.paddr, entry.size, subject.plan.usable_ram):
-        yield f"at {entry.paddr:#x} is not in RAM"
+        yield f"at {entry.paddr:#x} is not in usable RAM"
     if entry.cmdline_paddr:
         yield from subject.located("its command line", entry.cmdline_paddr, len(line or b"") + 1)
     if index >= len(subject.plan.modules):
@@ -181,12 +181,9 @@ def _memmap_plan(subject: Subject) -> Iterator[str]:
     wanted = tuple(tuple(entry) for entry in subject.plan.memmap or ())
     for index, (one, other) in enumerate(zip(told, wanted, strict=False)):
         if one != other:
-            yield f"entry {index} is {_entry_text(one)}, planned was {_entry_text(other)}"
+            from .memmap_words import entry_text
 
-
-def _entry_text(entry: tuple[int, ...]) -> str:
-    addr, size, kind = entry
-    return f"{addr:#x}-{addr + size:#x} type {kind}"
+            yield f"entry {index} is {entry_text(*one)}; planned was {entry_text(*other)}"
 
 
 def _disjoint(subject: Subject) -> Iterator[str]:

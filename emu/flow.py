@@ -3,10 +3,9 @@
 from enum import Enum
 from typing import Final, NamedTuple
 
-from pvhboot.shim.abi.x86 import ADDRESS_4G, REAL_SEGMENT
+from pvhboot.shim.abi.x86 import ADDRESS_4G, PREFIXES, REAL_SEGMENT
 
-# Intel SDM volume 2, 2.1.1 and 2.2.1, and the opcode maps of appendix A.
-_PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
+# Intel SDM volume 2, 2.2.1, and the opcode maps of appendix A.
 _REX: Final = range(0x40, 0x50)
 _TWO_BYTES: Final = 0x0F
 _JCC_SHORT: Final = range(0x70, 0x80)
@@ -40,7 +39,7 @@ class Flow(NamedTuple):
 def flow(data: bytes, address: int, bits: int) -> Flow:
     """Of the one instruction that is `data`, at a linear address below 4 GiB."""
     at = 0
-    while at < len(data) - 1 and (data[at] in _PREFIXES or (bits == 64 and data[at] in _REX)):
+    while at < len(data) - 1 and (data[at] in PREFIXES or (bits == 64 and data[at] in _REX)):
         at += 1
     opcode, rest = data[at], data[at + 1 :]
     if opcode == _TWO_BYTES and rest:

@@ -1,6 +1,7 @@
 """What a boot is of, from files: a kernel, a firmware."""
 
 import os
+from contextlib import suppress
 from typing import Final
 
 from pvhboot.loader.cache import Cache
@@ -15,6 +16,7 @@ from .progress import shown_progress
 
 BUILTIN_GUEST: Final = "conformance guest"
 _MANIFEST_MAX: Final = 16 << 20  # bytes
+_SOURCE_MAX: Final = 1 << 20  # bytes
 
 
 def open_kernel(path: str | None, cache: Cache | None = None) -> Kernel:
@@ -47,3 +49,15 @@ def read_firmware(path: str, manifest: str | None = None) -> Blob:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BootError(f"{manifest}: no manifest of a firmware: `pvhboot build --manifest` writes one") from None
     return blob
+
+
+def read_sources(manifest: str | None, blob: Blob) -> dict[str, str]:
+    """The source files by name that lie beside the manifest of a firmware, as far as it was built from files of these names;
+    what cannot be read is left out. Whether they are still what was built is for SourceLines to see."""
+    found: dict[str, str] = {}
+    for name in {line.file for line in blob.listing} if manifest is not None else ():
+        path = os.path.join(os.path.dirname(manifest or ""), name)
+        if os.path.basename(name) == name and os.path.isfile(path):
+            with suppress(BootError, ValueError):
+                found[name] = read_file(path, "source", _SOURCE_MAX).decode()
+    return found

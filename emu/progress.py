@@ -17,18 +17,25 @@ def shown_progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
 
     The line is gone at the end.
     """
+    with shown_words() as show:
+        yield None if show is None else lambda done, total: show(f"{what}: {100 * done // max(total, 1)} %")
+
+
+@contextmanager
+def shown_words() -> Iterator[Callable[[str], None] | None]:
+    """The same of what has no known total: a function to be told words."""
     if not sys.stderr.isatty():
         yield None
         return
     shown = False
     due = time.monotonic() + _AFTER
 
-    def show(done: int, total: int) -> None:
+    def show(words: str) -> None:
         nonlocal shown, due
         now = time.monotonic()
         if now >= due:
             shown, due = True, now + _EVERY
-            sys.stderr.write(f"{_CLEAR}{what}: {100 * done // max(total, 1)} %")
+            sys.stderr.write(f"{_CLEAR}{words}")
             sys.stderr.flush()
 
     try:

@@ -16,6 +16,7 @@ from .effects import DATA_MAX, DMA, LOAD, STORE, Effect
 from .engines.base import STATE_REGISTERS, Cpu, State, Stop, Watch, code_at
 from .places import Places
 from .reasons import LIMIT
+from .shown import Printer, show_text
 
 EFLAGS: Final = "eflags"
 
@@ -47,6 +48,19 @@ class Record(NamedTuple):
     times: int = 1
     before: Mapping[str, int] | None = None
 
+    def __str__(self) -> str:
+        from .report.trace_text import record_text
+
+        return record_text(self)
+
+    def _repr_pretty_(self, printer: Printer, cycle: bool) -> None:
+        show_text(self, printer, cycle)
+
+    def _repr_html_(self) -> str:
+        from .html.trace import record_html
+
+        return record_html(self)
+
 
 class End(NamedTuple):
     """How a trace ended: a word of `reasons` (empty: the run was not over), what else is known of it, the linear address of
@@ -61,12 +75,13 @@ class End(NamedTuple):
 class Window(NamedTuple):
     """Which part of a run is traced: from the first time that the instruction at one of the linear addresses `begin` is next
     (none: from the start) to the first time after that that one at `end` is, and `limit` records at most. Where it ends, so
-    does the run. `wanted` chooses among the records in it."""
+    does the run, `beyond` instructions later. `wanted` chooses among the records in it."""
 
     begin: frozenset[int] = frozenset()
     end: frozenset[int] = frozenset()
     limit: int | None = None
     wanted: Callable[[Record], bool] = lambda _record: True
+    beyond: int = 0
 
 
 class Tracer:
@@ -84,6 +99,7 @@ class Tracer:
         self.end = End("", "", None, 0)
         self.opened = not window.begin
         self.sees_memory = False
+        self._left: int | None = None  # instructions, behind the window's end
         self._pending: _Pending | None = None
         self._codes: dict[tuple[int, int, bytes], _Code] = {}
         self._cpu: Cpu
@@ -116,9 +132,13 @@ class Tracer:
             if self._window.limit is not None and self.written >= self._window.limit:
                 self._close(address, f"the trace's limit of {self._window.limit} has been reached")
                 return
-            if address in self._window.end:
-                self._close(address, "the trace's end has been reached")
-                return
+            if self._left is None and address in self._window.end:
+                self._left = self._window.beyond
+            if self._left is not None:
+                if not self._left:
+                    self._close(address, "the trace's end has been reached")
+                    return
+                self._left -= 1
         self.instructions += 1
         self._pending = _Pending(self.instructions, address, state, self._code(address, size, state))
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from pvhboot.loader.plan import BootPlan
+from pvhboot.loader.printable import text_decoder
 from pvhboot.shim.blob import Blob
 from pvhboot.shim.errors import BootError
 
@@ -15,10 +16,9 @@ from ..engines.base import Engine, Watcher
 from ..engines.names import QEMU, UNICORN
 from ..inputs import open_kernel
 from ..outputs import Data, require_outputs, write_files
-from ..reasons import HANDOFF
 from ..report.subject import subject_text
 from ..session import InterruptedBootError, Outcome, boot_board, get_engine
-from .common import cache_from, firmware_from, inputs_of, limits_from, recording_from
+from .common import cache_from, firmware_from, has_interrupts, inputs_of, limits_from, recording_from
 from .transcripts import plan_of, replay_from, transcriber_from, transcript_of, until_of
 
 if TYPE_CHECKING:
@@ -65,10 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
             watchers.append(sanitizer)
         if arguments.gdb is not None:
             engine = _debugged(engine, arguments.gdb, plan, blob)
-        on_console = None if arguments.json or arguments.console else _print_console
-        # What goes on behind the handoff is an operating system, which waits for interrupts.
-        interrupts = arguments.console or (arguments.kernel is not None and until.kind != HANDOFF)
-        board = Board(plan, recording=recording, replay=replay, on_console=on_console, interrupts=interrupts)
+        echo = None if arguments.json or arguments.console else _Echo()
+        interrupts = has_interrupts(arguments, until.kind)
+        board = Board(plan, recording=recording, replay=replay, on_console=echo, interrupts=interrupts)
 
         def diagnosed(outcome: Outcome) -> "Diagnosis | None":
             """Why it failed, if it did; with a debugger or somebody at it, without making the boot again."""
@@ -91,8 +90,12 @@ def run(arguments: argparse.Namespace) -> int:
             except InterruptedBootError as error:  # how far it has come is what whoever waited wants to know
                 from ..report.text import outcome_text
 
+                if echo is not None:
+                    echo.end()
                 print(f"\n{outcome_text(error.outcome, arguments.verbose)}")
                 raise
+            if echo is not None:
+                echo.end()
             if outcome.console and not outcome.console.endswith(b"\n"):
                 print()
         from ..report.boot import Watched
@@ -184,7 +187,18 @@ def _debugged(engine: Engine, port: int, plan: BootPlan, blob: Blob) -> Engine:
     return DebuggedEngine(engine, port, plan, blob, on_listening)
 
 
-def _print_console(data: bytes) -> None:
-    sys.stdout.write(data.decode("latin-1"))
-    if data == b"\n":
-        sys.stdout.flush()
+class _Echo:
+    """Prints what COM1 prints."""
+
+    def __init__(self) -> None:
+        self._decoder = text_decoder()
+
+    def __call__(self, data: bytes) -> None:
+        """It has sent a byte."""
+        sys.stdout.write(self._decoder.decode(data))
+        if data == b"\n":
+            sys.stdout.flush()
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        sys.stdout.write(self._decoder.decode(b"", True))

@@ -72,6 +72,12 @@ def until_from(arguments: argparse.Namespace) -> Until:
     raise BootError(f"cannot read --until {text!r}: write handoff, exit or console:TEXT")
 
 
+def has_interrupts(arguments: argparse.Namespace, until: str) -> bool:
+    """Whether the board has interrupts in a run to `until`, a word of `reasons` or a mark: what goes on behind the handoff, or
+    at the --console, is an operating system, which waits for them."""
+    return bool(vars(arguments).get("console")) or (arguments.kernel is not None and until != HANDOFF)
+
+
 def limits_from(arguments: argparse.Namespace) -> Limits:
     """--max-instructions, --max-exits, --timeout, of which --console needs none."""
     for name, value in (

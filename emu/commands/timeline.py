@@ -24,9 +24,9 @@ from ..session import get_engine
 from ..timeline.dry_run import LIMITS
 from ..timeline.goal import KernelPlaces, furthest, goal_from, kernel_places, placed_from, require_possible, warning
 from ..timeline.lookout import look_out, place_text
-from ..timeline.marks import EXIT, HANDOFF, Timeline
+from ..timeline.marks import EXIT, Timeline
 from ..timeline.own import take_timeline
-from .common import cache_from, firmware_from, inputs_of, limits_from, plan_from, recording_from
+from .common import cache_from, firmware_from, has_interrupts, inputs_of, limits_from, plan_from, recording_from
 
 if TYPE_CHECKING:
     from pvhboot.loader.recording import Recording
@@ -106,7 +106,7 @@ def _take(
     label = f"{firmware} on {engine.name}"
     if engine.name == QEMU:
         return _under_qemu(arguments, plan, blob, goal, limits, kernel, f"{label} {arguments.accel or TCG}")
-    interrupts = arguments.kernel is not None and goal != HANDOFF
+    interrupts = has_interrupts(arguments, goal)
     return take_timeline(plan, blob, engine, goal, limits, kernel, label=label, recording=recording, interrupts=interrupts)
 
 

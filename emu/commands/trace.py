@@ -8,6 +8,7 @@ from typing import IO, Final
 
 from pvhboot.shim.errors import BootError
 
+from ..choice import choose
 from ..complaint import complain
 from ..effects import EFFECTS, LOAD, STORE
 from ..engines.names import KVM
@@ -56,6 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         if arguments.output is None:
             outcome, tracer = traced(sys.stdout.write, as_json=arguments.json)
+            if tracer.instructions and not tracer.written:
+                complain(f"none of the {tracer.instructions} instructions is what was asked for")
         else:
             outcome, tracer = _written(arguments, traced)
             print(f"{arguments.output}: {tracer.written} of {tracer.instructions} instructions; end: {end_text(tracer.end)}")
@@ -110,17 +113,7 @@ def _window(arguments: argparse.Namespace, places: Places) -> Window:
     require_registers(arguments.changes, "--changes")
     for symbol in arguments.symbol:
         places.find(symbol)
-    modes, symbols, registers = frozenset(arguments.mode), frozenset(arguments.symbol), frozenset(arguments.changes)
-    kinds = frozenset(kind for word in arguments.only for kind in EFFECTS[word])
-
-    def wanted(record: Record) -> bool:
-        return (
-            (not modes or record.bits in modes)
-            and (not symbols or (record.place is not None and record.place.symbol in symbols))
-            and (not registers or not registers.isdisjoint(record.changes))
-            and (not kinds or any(effect.kind in kinds for effect in record.effects))
-        )
-
+    wanted = choose(arguments.mode, arguments.symbol, arguments.changes, arguments.only)
     begin, end = (
         frozenset[int]() if text is None else _addresses(text, option, places)
         for text, option in ((arguments.begin, "--from"), (arguments.end, "--to"))

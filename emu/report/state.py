@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from pvhboot.loader.memory import ReadableMemory
+from pvhboot.loader.picture import cut
 from pvhboot.shim.abi import paging, x86
 from pvhboot.shim.abi.x86 import Segment
 from pvhboot.shim.errors import BootError
 
-from ..descriptors import Descriptor, read_gdt
+from ..descriptors import Descriptor, Gdt, read_gdt
 from ..engines.base import GENERAL, GENERAL_64
 
 _IN_LINE: Final = 4  # registers
@@ -66,7 +67,8 @@ def _width(segment: Segment) -> str:
     return "64-bit" if segment.long else "32-bit" if segment.db else "16-bit"
 
 
-def _kind(segment: Segment) -> str:
+def kind_text(segment: Segment) -> str:
+    """What a segment register's hidden part, or a descriptor, describes."""
     if not segment.present:
         return "not present"
     if not segment.s:
@@ -87,16 +89,17 @@ def _segment_lines(segments: Mapping[str, Segment]) -> list[str]:
     width = max((len(" ".join(names)) for names in alike.values()), default=0)
     return [
         f"{' '.join(names):<{width}}  {segment.selector:#06x}  base {segment.base:#010x}  limit {segment.limit:#010x}  "
-        f"{_task_kind(segment) if 'tr' in names else _kind(segment)}"
+        f"{task_text(segment) if 'tr' in names else kind_text(segment)}"
         for segment, names in alike.items()
     ]
 
 
-def _task_kind(segment: Segment) -> str:
-    """Whether it is busy its descriptor says: on the hidden part engines do not agree, and nothing depends on it."""
+def task_text(segment: Segment) -> str:
+    """The same of TR. Whether it is busy its descriptor says: on the hidden part engines do not agree, and nothing depends on
+    it."""
     if segment.selector == x86.RESET_TR.selector and segment[1:3] == x86.RESET_TR[1:3]:
         return "never loaded"
-    return _kind(segment).removeprefix("busy ").removeprefix("available ")
+    return kind_text(segment).removeprefix("busy ").removeprefix("available ")
 
 
 def _gdt_lines(registers: Mapping[str, int], memory: ReadableMemory | None) -> list[str]:
@@ -108,14 +111,26 @@ def _gdt_lines(registers: Mapping[str, int], memory: ReadableMemory | None) -> l
         table = read_gdt(memory, base, min(limit, _DESCRIPTORS * x86.DESC_SIZE - 1))
     except BootError:  # the machine behind the memory has gone
         return lines
-    lines += [f"  {selector:#06x}  {_descriptor_text(descriptor)}" for selector, descriptor in table.items() if selector]
+    lines += _rows(table)
     if limit >= _DESCRIPTORS * x86.DESC_SIZE and table:
         lines[0] += f"; the first {_DESCRIPTORS} descriptors:"
     return lines
 
 
-def _descriptor_text(descriptor: Descriptor) -> str:
+def _rows(table: Mapping[int, Descriptor]) -> list[str]:
+    return [f"  {selector:#06x}  {descriptor_text(descriptor)}" for selector, descriptor in table.items() if selector]
+
+
+def gdt_text(gdt: Gdt) -> list[str]:
+    """A line for the table, and one for each of its descriptors but the null descriptor; of many, the first and the last."""
+    shown, hidden = cut(_rows(gdt))
+    lines = (f"  … {hidden} more" if line is None else line for line in shown)
+    return [f"gdt at {gdt.base:#x}, limit {gdt.limit:#x}", *lines]
+
+
+def descriptor_text(descriptor: Descriptor) -> str:
+    """What a descriptor describes."""
     if not descriptor.value:
         return "empty"
     segment = descriptor.segment
-    return f"base {segment.base:#010x}  limit {segment.limit:#010x}  DPL {descriptor.dpl}  {_kind(segment)}"
+    return f"base {segment.base:#010x}  limit {segment.limit:#010x}  DPL {descriptor.dpl}  {kind_text(segment)}"

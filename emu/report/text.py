@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Final
 from pvhboot.loader.plan import BootPlan
 from pvhboot.loader.sizes import show_size
 from pvhboot.shim.abi import x86
-from pvhboot.shim.abi.pvh import MEMMAP_TYPE_NAMES
 from pvhboot.shim.machines import Span
 
 from ..bus import KINDS
 from ..check import OK, Finding
 from ..engines.base import describe_stop
+from ..handoff import Handoff
+from ..memmap_words import type_name
 from ..reasons import CONSOLE, FAULT
 from ..session import Outcome
+from ..tables import Tables
 
 if TYPE_CHECKING:
     from ..diagnosis import Diagnosis
@@ -78,7 +80,8 @@ def outcome_text(outcome: Outcome, verbose: bool, diagnosis: "Diagnosis | None" 
     the clauses that are met, too."""
     lines: list[str] = []
     if outcome.handoff is not None:
-        lines += _handoff_lines(outcome)
+        assert outcome.tables is not None
+        lines += handoff_lines(outcome.handoff, outcome.tables)
     if outcome.debug_console:
         from .said import last_lines
 
@@ -103,10 +106,8 @@ def session_text(outcome: Outcome, verbose: bool, _diagnosis: "Diagnosis | None"
     return "\n".join([*finding_lines(outcome.findings, verbose), *_end_lines(outcome)])
 
 
-def _handoff_lines(outcome: Outcome) -> list[str]:
-    handoff, tables = outcome.handoff, outcome.tables
-    assert handoff is not None
-    assert tables is not None
+def handoff_lines(handoff: Handoff, tables: Tables) -> list[str]:
+    """What is handed over: registers, segments, and what %ebx leads to."""
     registers = handoff.registers
     bits = " ".join(name for bit, name in x86.CR0_NAMES.items() if registers["cr0"] & bit)
     tr = handoff.segments["tr"]
@@ -150,11 +151,6 @@ def cost_text(counts: Mapping[str, int], *, to_handoff: int | None = None) -> st
         executed = f"{to_handoff} instructions up to the handoff (from there they were not all counted), "
     accesses = sum(counts.get(kind, 0) for kind in KINDS)
     return f", after {executed}{accesses} device access{'' if accesses == 1 else 'es'}"
-
-
-def type_name(kind: int) -> str:
-    """What a MEMMAP_TYPE_* is called."""
-    return MEMMAP_TYPE_NAMES.get(kind, f"type {kind}")
 
 
 def finding_lines(findings: Sequence[Finding], verbose: bool) -> list[str]:

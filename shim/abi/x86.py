@@ -33,6 +33,10 @@ CR0_NAMES: Final = {
     CR0_PG: "PG",
 }
 
+# Prefixes of instructions, in front of the opcode. Source: Intel SDM volume 2A, 2.1.1.
+OPERAND_SIZE_PREFIX: Final = 0x66
+PREFIXES: Final = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, OPERAND_SIZE_PREFIX, 0x67, 0xF0, 0xF2, 0xF3))
+
 EFLAGS_CF: Final = 1 << 0
 EFLAGS_FIXED: Final = 1 << 1  # always reads as 1
 EFLAGS_PF: Final = 1 << 2
@@ -69,6 +73,7 @@ TYPE_ACCESSED: Final = 1 << 0
 TYPE_WRITABLE: Final = 1 << 1  # of a data segment
 TYPE_READABLE: Final = 1 << 1  # of a code segment
 TYPE_CONFORMING: Final = 1 << 2  # of a code segment
+TYPE_EXPAND_DOWN: Final = 1 << 2  # of a data segment
 TYPE_CODE: Final = 1 << 3
 TYPE_TSS32_AVAILABLE: Final = 0x9
 TYPE_TSS32_BUSY: Final = 0xB

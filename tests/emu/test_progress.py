@@ -3,7 +3,7 @@
 import io
 
 from pvhboot.emu import progress
-from pvhboot.emu.progress import shown_progress
+from pvhboot.emu.progress import shown_progress, shown_words
 
 
 class Terminal(io.StringIO):
@@ -37,3 +37,14 @@ def test_what_is_over_at_once_shows_nothing(monkeypatch):
         show(0, 10)
         show(10, 10)
     assert stream.getvalue() == ""
+
+
+def test_words_stand_for_what_has_no_known_total(monkeypatch):
+    stream, now = Terminal(), [0.0]
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with shown_words() as show:
+        for words in ("too early", "two", "three"):
+            show(words)
+            now[0] += 0.5
+    assert stream.getvalue() == "\r\x1b[Ktwo\r\x1b[Kthree\r\x1b[K"

@@ -437,6 +437,7 @@ CONSTANTS = [
             "EFLAGS_ARITHMETIC": 0x8D5,
             "DESC_DPL_SHIFT": 45,
             "TYPE_CONFORMING": 4,
+            "TYPE_EXPAND_DOWN": 4,
             "DESC_SIZE": 8,
             "PAGE_SIZE": 4096,
             "HLT": b"\xf4",
