@@ -6,7 +6,6 @@ from typing import Final, NamedTuple
 
 from pvhboot.loader.plan import BootPlan
 from pvhboot.shim.abi.paging import EFER_LMA
-from pvhboot.shim.abi.x86 import Segment
 from pvhboot.shim.blob import Blob, Place
 from pvhboot.shim.errors import BootError
 
@@ -15,7 +14,7 @@ from .engines.base import Cpu, Stop, Watcher, describe_stop
 from .engines.names import UNICORN
 from .kit.setup import Setup
 from .kit.standing import Change, Point, Standing
-from .kit.values import IoLog, MemoryView, Registers
+from .kit.values import IoLog, MemoryView, Registers, Segments
 from .kit.view import HandoffView
 from .places import Places
 from .reasons import EXIT
@@ -78,9 +77,9 @@ class Machine:
         return Registers(self.cpu.registers(), self._write_register)
 
     @property
-    def segments(self) -> dict[str, Segment]:
+    def segments(self) -> Segments:
         """By name: cs, ds, es, ss, fs, gs, tr, each with its hidden part."""
-        return self.cpu.segments()
+        return Segments(self.cpu.segments())
 
     @property
     def ip(self) -> int:

@@ -9,8 +9,9 @@ from pvhboot.shim.abi import paging, x86
 from pvhboot.shim.abi.x86 import Segment
 
 from ..bus import OUT, Access
+from ..memmap_words import type_name
 from ..report.state import bits_text
-from ..report.text import range_text, type_name
+from ..report.text import range_text
 from .values import MemoryRange, Registers
 
 LEGEND: Final = "(< is the left side, > the right one)"

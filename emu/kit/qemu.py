@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NoReturn
 
-from pvhboot.shim.abi.x86 import Segment
 from pvhboot.shim.errors import BootError
 
 from ..board import Board
@@ -15,7 +14,7 @@ from ..machine import Machine
 from ..reasons import CONSOLE, EXIT, HANDOFF
 from .setup import Setup
 from .standing import Standing
-from .values import IoLog, MemoryView, Registers
+from .values import IoLog, MemoryView, Registers, Segments
 from .view import HandoffView
 
 
@@ -100,9 +99,9 @@ class QemuMachine(Machine):
         return Registers(self._held().registers if run is None else run.registers)
 
     @property
-    def segments(self) -> dict[str, Segment]:
+    def segments(self) -> Segments:
         """See Machine: at the handoff."""
-        return dict(self._held().segments)
+        return Segments(self._held().segments)
 
     @property
     def ip(self) -> int:

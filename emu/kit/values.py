@@ -1,12 +1,15 @@
-"""What a machine shows to a test: registers, memory, memory map, accesses to devices. Each is equal to plain data."""
+"""What a machine shows to a test, or in a notebook: registers, memory, memory map, accesses to devices. Each is equal to plain
+data; most draw themselves in a notebook (`_repr_html_`)."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, SupportsIndex, overload
 
 from pvhboot.loader.memory import ReadableMemory
+from pvhboot.shim.abi.x86 import Segment
 from pvhboot.shim.errors import BootError
 
 from ..bus import Access
+from ..shown import Printer, show_text
 
 _STRING_MAX: Final = 1 << 16  # bytes that are searched for a terminator
 
@@ -25,6 +28,24 @@ class MemoryRange(NamedTuple):
     def end(self) -> int:
         """The first physical address after it."""
         return self.start + self.size
+
+
+class MemoryMap(list[MemoryRange]):
+    """Entries of a memory map, in the order in which they were found. Equal to a list of tuples; `print` gives a line each with
+    types and sizes, a notebook a table and a bar."""
+
+    def __str__(self) -> str:
+        from .differences import memmap_lines
+
+        return "\n".join(line.rstrip() for line in memmap_lines(self))
+
+    def _repr_pretty_(self, printer: Printer, cycle: bool) -> None:
+        show_text(self, printer, cycle)
+
+    def _repr_html_(self) -> str:
+        from ..html.memory import memory_map_html
+
+        return memory_map_html(self)
 
 
 class BootModule(NamedTuple):
@@ -46,10 +67,15 @@ class StartInfoView(NamedTuple):
     magic: int
     version: int
     flags: int
-    memmap: list[MemoryRange]
+    memmap: MemoryMap
     modules: list[BootModule]
     cmdline: str | None
     rsdp: int
+
+    def _repr_html_(self) -> str:
+        from ..html.handoff import start_info_html
+
+        return start_info_html(self)
 
 
 class RegisterValue(int):
@@ -91,27 +117,67 @@ class Registers(dict[str, int]):
         self._write(name, value)
         super().__setitem__(name, value)
 
+    def _repr_html_(self) -> str:
+        from ..html.registers import registers_html
+
+        return registers_html(self)
+
+
+class Segments(dict[str, Segment]):
+    """Segment registers by name, each with its hidden part, as they were when they were asked for."""
+
+    def _repr_html_(self) -> str:
+        from ..html.registers import segments_html
+
+        return segments_html(self)
+
 
 class IoLog(list[Access]):
-    """Accesses to devices in their order. `devices` are the names that there are."""
+    """Accesses to devices in their order, as is a slice of them. `devices` are the names that there are."""
 
     def __init__(self, accesses: Iterable[Access] = (), devices: Iterable[str] = ()) -> None:
         super().__init__(accesses)
         self._devices = tuple(devices)
 
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> Access: ...
+
+    @overload
+    def __getitem__(self, index: "slice[Any, Any, Any]", /) -> Self: ...
+
+    def __getitem__(self, index: "SupportsIndex | slice[Any, Any, Any]", /) -> Access | Self:
+        if isinstance(index, slice):
+            return type(self)(super().__getitem__(index), self._devices)
+        return super().__getitem__(index)
+
     def of(self, *where: str | int | range, kind: str | None = None) -> Self:
         """Those to one of these devices, ports or addresses (each access counts where it begins), and of that kind: in, out,
         read or write. BootError for a device that the board does not have."""
+        return self._picked(where, kind, True)
+
+    def but(self, *where: str | int | range, kind: str | None = None) -> Self:
+        """The others: what `of` of the same leaves out. BootError as there."""
+        return self._picked(where, kind, False)
+
+    def _picked(self, where: tuple[str | int | range, ...], kind: str | None, wanted: bool) -> Self:
         for name in where:
             if isinstance(name, str) and name not in self._devices:
                 raise BootError(f"no device {name!r} on this board; there is: {', '.join(self._devices)}")
-        found = [each for each in self if kind in (None, each.kind) and (not where or any(_is_at(each, at) for at in where))]
-        return type(self)(found, self._devices)
+
+        def fits(access: Access) -> bool:
+            return kind in (None, access.kind) and (not where or any(_is_at(access, at) for at in where))
+
+        return type(self)((access for access in self if fits(access) == wanted), self._devices)
 
     @property
     def values(self) -> list[int]:
         """What was read or written, without the rest."""
         return [access.value for access in self]
+
+    def _repr_html_(self) -> str:
+        from ..html.accesses import accesses_html
+
+        return accesses_html(self)
 
 
 def _is_at(access: Access, where: str | int | range) -> bool:

@@ -1,29 +1,43 @@
-"""The handoff as a test sees it."""
+"""The handoff as a test sees it, or as a notebook shows it."""
 
-from collections.abc import Collection, Mapping
-from functools import cached_property
+from collections.abc import Collection, Mapping, Sequence
 
 from pvhboot.loader.plan import BootPlan
-from pvhboot.shim.abi.x86 import Segment
+from pvhboot.shim.abi.x86 import CR0_PG
 from pvhboot.shim.errors import BootError
 from pvhboot.shim.machines import BARE
 
-from ..check import OK, UNOBSERVABLE, VIOLATED, Finding, check
+from ..check import OK, UNOBSERVABLE, VIOLATED, Finding, check, is_clean
 from ..clauses import CLAUSES
 from ..comparison import REGISTERS, SEGMENTS
+from ..descriptors import Gdt, read_gdt
 from ..handoff import UNOBSERVABLE_CLAUSES, Handoff
-from ..tables import read_tables
+from ..shown import Printer, show_text
+from ..tables import Tables, read_tables
 from .differences import differences
-from .values import BootModule, MemoryRange, Registers, StartInfoView
+from .values import BootModule, MemoryMap, MemoryRange, Registers, Segments, StartInfoView
 
 
 class HandoffView:
-    """The machine when the kernel's first instruction is next: what it was then stays, whatever the machine does later."""
+    """The machine when the kernel's first instruction is next: what it was then stays, whatever the machine does later. `print`
+    tells it as `pvhboot boot` does; a notebook draws it."""
 
-    def __init__(self, handoff: Handoff, plan: BootPlan) -> None:
+    def __init__(
+        self,
+        handoff: Handoff,
+        plan: BootPlan,
+        *,
+        tables: Tables | None = None,
+        findings: Sequence[Finding] | None = None,
+        gdt: Gdt | None = None,
+    ) -> None:
+        """`tables`, `findings` and `gdt` are what was seen at the handoff; what is not given is looked up in memory as it is
+        now."""
         self._handoff, self._plan = handoff, plan
-        self.tables = read_tables(handoff)
+        self.tables = read_tables(handoff) if tables is None else tables
         self.refused: frozenset[str] = frozenset()  # the clauses for which check_abi has failed
+        self._findings = None if findings is None else tuple(findings)
+        self._gdt = _gdt_of(handoff) if gdt is None else gdt
 
     @property
     def engine(self) -> str:
@@ -46,9 +60,21 @@ class HandoffView:
         return Registers(self._handoff.registers)
 
     @property
-    def segments(self) -> dict[str, Segment]:
+    def segments(self) -> Segments:
         """By name: cs, ds, es, ss, fs, gs, tr, each with its hidden part."""
-        return dict(self._handoff.segments)
+        return Segments(self._handoff.segments)
+
+    @property
+    def gdt(self) -> Gdt:
+        """The descriptors that GDTR leads to, by selector; BootError if paging is on, so that nobody knows where they lie."""
+        if self._gdt is None:
+            raise BootError("paging is on: where the GDT lies in physical memory is not known")
+        return self._gdt
+
+    @property
+    def memory_map(self) -> MemoryMap:
+        """What start_info tells of memory; empty if there is none."""
+        return MemoryMap(MemoryRange(entry.addr, entry.size, entry.type) for entry in self.tables.memmap)
 
     @property
     def start_info(self) -> StartInfoView:
@@ -61,15 +87,11 @@ class HandoffView:
             info.magic,
             info.version,
             info.flags,
-            self._memmap,
+            self.memory_map,
             self._modules,
             _text(tables.cmdline),
             info.rsdp_paddr,
         )
-
-    @property
-    def _memmap(self) -> list[MemoryRange]:
-        return [MemoryRange(entry.addr, entry.size, entry.type) for entry in self.tables.memmap]
 
     @property
     def _modules(self) -> list[BootModule]:
@@ -79,10 +101,17 @@ class HandoffView:
             for entry, line in zip(tables.modules, tables.module_cmdlines, strict=True)
         ]
 
-    @cached_property
+    @property
     def findings(self) -> tuple[Finding, ...]:
         """What the check says, clause by clause. It looks at memory: a machine asks for it before it goes on."""
-        return tuple(check(self._handoff, self._plan))
+        if self._findings is None:
+            self._findings = tuple(check(self._handoff, self._plan))
+        return self._findings
+
+    @property
+    def clean(self) -> bool:
+        """Whether no clause of the ABI is violated or unseen."""
+        return is_clean(self.engine, self.findings)
 
     def check_abi(self, allow: Collection[str] = (), *, strict: bool = False) -> None:
         """AssertionError with each clause of the PVH ABI that is violated, or that nobody could see, but for those that are
@@ -123,7 +152,7 @@ class HandoffView:
             "registers": Registers({name: handoff.registers[name] for name in REGISTERS}),
             "segments": {name: handoff.segments[name] for name in SEGMENTS},
             "start_info": self.tables.start_info,
-            "memory map": self._memmap,
+            "memory map": self.memory_map,
             "modules": self._modules,
             "command line": _text(self.tables.cmdline),
         }
@@ -136,6 +165,31 @@ class HandoffView:
         return self.parts == other.parts if isinstance(other, HandoffView) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        met = sum(finding.status == OK for finding in self.findings)
+        return f"<handoff at {self.registers['eip']:#x} on {self.engine}: {met} of {len(self.findings)} clauses met>"
+
+    def __str__(self) -> str:
+        from ..report.text import finding_lines, handoff_lines
+
+        return "\n".join([*handoff_lines(self._handoff, self.tables), "", *finding_lines(self.findings, verbose=False)])
+
+    def _repr_pretty_(self, printer: Printer, cycle: bool) -> None:
+        show_text(self, printer, cycle)
+
+    def _repr_html_(self) -> str:
+        from ..html.handoff import handoff_html
+
+        return handoff_html(self)
+
+
+def _gdt_of(handoff: Handoff) -> Gdt | None:
+    registers = handoff.registers
+    if registers["cr0"] & CR0_PG:
+        return None
+    loaded = {name: segment.selector for name, segment in handoff.segments.items()}
+    return read_gdt(handoff.memory, registers["gdtr_base"], registers["gdtr_limit"], loaded)
 
 
 def _text(line: bytes | None) -> str | None:
