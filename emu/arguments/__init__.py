@@ -54,17 +54,19 @@ def _known(name: str) -> Command | None:
     if (command := BOOTS.get(name)) is not None:
         return command
     from .files import FILES
+    from .lessons import LESSONS
 
-    return FILES.get(name)
+    return FILES.get(name) or LESSONS.get(name)
 
 
 def _whole_parser() -> argparse.ArgumentParser:
     """With all subcommands: for help, and for what does not begin with one. To build them all takes as long as a boot."""
     from .files import FILES
+    from .lessons import LESSONS
 
     parser = _Parser(prog=_PROG, description="Makes the firmware between reset vector and PVH kernel, and proves the handoff.")
     parser.add_argument("--version", action="version", version=f"{_PROG} {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in {**BOOTS, **FILES}.items():
+    for name, command in {**BOOTS, **FILES, **LESSONS}.items():
         command.add(commands.add_parser(name, help=command.does, description=command.description))
     return parser

@@ -105,8 +105,10 @@ def add_manifest(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--manifest", metavar="FILE", help="what `build --manifest` wrote of that ROM: its labels and lines")
 
 
-def add_run(parser: argparse.ArgumentParser, engines: Iterable[str], until: str = _UNTIL, *, several: bool = False) -> None:
-    """What to boot, on what (on `several` engines: a list, None without), and how far."""
+def add_run(
+    parser: argparse.ArgumentParser, engines: Iterable[str], until: str | None = _UNTIL, *, several: bool = False
+) -> None:
+    """What to boot, on what (on `several` engines: a list, None without), and how far (`until` None: nobody is asked)."""
     add_kernel(parser)
     add_what_to_boot(parser)
     if several:
@@ -123,7 +125,8 @@ def add_run(parser: argparse.ArgumentParser, engines: Iterable[str], until: str 
     parser.add_argument(
         "--recording", metavar="FILE", help="what `pvhboot record` wrote: ACPI tables and PCI of another machine (unicorn, kvm)"
     )
-    parser.add_argument("--until", metavar="WHERE", help=until)
+    if until is not None:
+        parser.add_argument("--until", metavar="WHERE", help=until)
     parser.add_argument("--timeout", metavar="SECONDS", type=float, help=f"default: {TIMEOUT_SECONDS:g}")
     parser.add_argument("--max-instructions", metavar="N", type=int, help="at most N guest instructions (unicorn)")
     parser.add_argument("--max-exits", metavar="N", type=int, help="at most N device accesses")

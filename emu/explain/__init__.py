@@ -1,0 +1,1 @@
+"""A boot told as a story, in chapters."""
