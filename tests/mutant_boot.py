@@ -1,14 +1,15 @@
-"""Boots of the broken firmwares of mutants.py and astray.py, on the machine that each is for."""
+"""Boots of the broken firmwares of the lab, on the machine that each is for."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 import tiny
-from mutants import ENTRY, Mutant
 from plans import DirtyPlan, RefusedOnce
 from pvhboot.emu.board import Board
 from pvhboot.emu.diagnosis import Diagnosis, diagnose
 from pvhboot.emu.engines.base import Limits, Until
+from pvhboot.emu.lab.mutant import Mutant
+from pvhboot.emu.lab.mutants import ENTRY
 from pvhboot.emu.reasons import HANDOFF
 from pvhboot.emu.session import Outcome, boot, get_engine
 from pvhboot.loader.kernel import Kernel

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mutants import Mutant
 from pvhboot.emu.engines.base import Limits, Until, Watcher
+from pvhboot.emu.lab.mutant import Mutant
 from pvhboot.emu.reasons import HANDOFF
 from pvhboot.emu.sanitizer import Sanitizer, Trespass
 from pvhboot.emu.session import Outcome, boot, get_engine

@@ -109,7 +109,7 @@ def _where(scene: Scene, paddr: int) -> str:
         return "in memory that is reserved"
     if scene.in_rom(paddr):
         return "in the ROM"
-    return "in RAM" if inside(paddr, 1, scene.plan.ram) else "where no RAM is"
+    return "in RAM" if inside(paddr, 1, scene.plan.ram) else "where no usable RAM is"
 
 
 def cmdline_pointer(scene: Scene) -> Cause | None:
@@ -127,6 +127,9 @@ def cmdline_pointer(scene: Scene) -> Cause | None:
     elif told and told != wanted and wanted.endswith(told):
         title = f"cmdline_paddr points {counted(len(wanted) - len(told), 'byte', 'bytes')} into the command line"
         why, remedy = "The kernel gets the end of it only.", "store the address of its first byte"
+    elif told == wanted:
+        title, why = "the command line lies where it must not", f"All of it is there, {_where(scene, paddr)}."
+        remedy = "put it into RAM that the memory map calls usable, above 0 and below 1 GiB"
     elif told is not None and wanted.startswith(told):
         title, why = "the command line is cut off", f"{len(told)} of its {len(wanted)} bytes are there."
         remedy = "copy all of it, with the NUL at its end"

@@ -6,11 +6,12 @@ from typing import Final
 from pvhboot.loader.fw_cfg import fw_cfg_items
 from pvhboot.loader.image import SizedSource
 from pvhboot.shim.abi import fw_cfg
-from pvhboot.shim.abi.firmware import FW_CFG, PANIC_PREFIX, PANICS
+from pvhboot.shim.abi.firmware import FW_CFG, PANIC_PREFIX, PANICS, PARAMS
 from pvhboot.shim.abi.x86 import ADDRESS_4G
+from pvhboot.shim.machines import MACHINES, PARAMS_PADDR
 
 from ..bus import OUT
-from ..devices.fw_cfg import DMA_NAME
+from ..devices.fw_cfg import DMA_NAME, NAME
 from ..instruction import read_instruction, register_value
 from ..reasons import HALT
 from ..recent import swapped
@@ -24,6 +25,23 @@ _SWAP: Final = "fw_cfg's directory, its DMA register and its DMA descriptors are
 
 def _items(scene: Scene) -> Mapping[int, SizedSource]:
     return fw_cfg_items(scene.plan, scene.recording) if scene.plan.source == FW_CFG else {}
+
+
+def built_for_bare(scene: Scene) -> Cause | None:
+    """A firmware that finds all in its own ROM, where the tables are to be had from fw_cfg alone."""
+    spec = scene.plan.spec
+    if (scene.plan.source, spec.source) != (PARAMS, FW_CFG) or "acpi.tables" not in scene.violated:
+        return None
+    if any(access.device in (NAME, DMA_NAME) for access in scene.accesses):
+        return None
+    return Cause(
+        "the firmware is built for the machine bare, and asks no fw_cfg",
+        f"What to boot it reads from a block in its ROM, which pvhboot has filled; of what {spec.name} has besides, ACPI "
+        "tables, only fw_cfg tells. A plain QEMU fills no block: there it panics with NO_PARAMS.",
+        (f"a parameter block at {PARAMS_PADDR:#x}", scene.violated["acpi.tables"]),
+        f"build it for {spec.name}: pvhboot build --machine {spec.name}, or --machine universal",
+        ("acpi.tables",),
+    )
 
 
 def dma_register_not_swapped(scene: Scene) -> Cause | None:
@@ -197,15 +215,20 @@ def panicked(scene: Scene) -> Cause | None:
         return None
     branch = scene.history.last_branch
     jump = [] if branch is None else [f"the jump that led there: {scene.shown(scene.history.executed[branch])}"]
+    remedy = "docs/panics.md lists what each code means"
+    if panic.name == "NO_FW_CFG" and scene.plan.spec.source != FW_CFG:
+        others = ", ".join(f"--machine {spec.name}" for spec in MACHINES.values() if spec.source == FW_CFG)
+        remedy = f"{scene.plan.spec.name} has no fw_cfg; boot it on a machine that has, the one that it is built for: {others}"
     return Cause(
         f"the firmware has stopped itself: {panic.name}",
         f"It says: {panic.text}.",
         (f"POST code {panic.code:#04x}", *jump),
-        "docs/firmware.md lists what each code means",
+        remedy,
     )
 
 
 RULES: Final = (
+    built_for_bare,
     dma_register_not_swapped,
     dma_never_started,
     bad_transfer,

@@ -50,7 +50,9 @@ def no_far_jump(scene: Scene) -> Cause | None:
 
 def _is_meant(scene: Scene, one: Instruction) -> bool:
     """Whether somebody has written this far transfer: 32-bit code, decoded as 16-bit code, has any selector."""
-    loaded = _selector(scene, one)
+    if any(line.address == one.address and one.mnemonic in line.text for line in scene.blob.listing):
+        return True
+    loaded = loaded_selector(scene, one)
     return loaded is None or not loaded[1] & _SELECTOR_BITS
 
 
@@ -116,7 +118,7 @@ def bad_selector(scene: Scene) -> Cause | None:
     one = scene.instruction
     if not scene.known or not scene.faulted or not scene.protected or one is None:
         return None
-    loaded = _selector(scene, one)
+    loaded = loaded_selector(scene, one)
     if loaded is None:
         return None
     register, selector = loaded
@@ -156,13 +158,19 @@ def bad_selector(scene: Scene) -> Cause | None:
         )
     evidence.append(f"descriptor {selector:#x} at {base + index:#x}: {descriptor.value:#018x}")
     wrong = _wrong_descriptor(register, descriptor)
+    if wrong is None and (level := selector & x86.SELECTOR_RPL) > descriptor.dpl and register != "tr":
+        wrong = (
+            "selector {selector:#x} has RPL " + f"{level}, and is loaded into {{register}}",
+            "The lower two bits of a selector are a privilege level. The firmware runs at level 0, and so does the segment.",
+            "clear the lower two bits of the selector",
+        )
     if wrong is None:
         return None
     title, why, remedy = wrong
     return Cause(title.format(selector=selector, register=register), why.format(selector=selector), tuple(evidence), remedy)
 
 
-def _selector(scene: Scene, one: Instruction) -> tuple[str, int] | None:
+def loaded_selector(scene: Scene, one: Instruction) -> tuple[str, int] | None:
     """The segment register that an instruction loads, and with which selector."""
     operands = one.operands
     if one.mnemonic in _FAR:

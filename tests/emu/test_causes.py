@@ -1,15 +1,10 @@
 """Why a boot failed is said, and said rightly: of each broken firmware the cause, of one that boots none."""
 
 import json
-import re
-import shlex
-from pathlib import Path
 
 import pytest
-from astray import ASTRAY
 from host import qemu_problem
 from mutant_boot import boot_mutant, kernel_image
-from mutants import MUTANTS
 from pvhboot.emu.board import Board
 from pvhboot.emu.causes.scene import scene_of, scene_of_outcome
 from pvhboot.emu.causes.table import likely_causes
@@ -17,14 +12,17 @@ from pvhboot.emu.cli import main
 from pvhboot.emu.diagnosis import diagnose, watcher
 from pvhboot.emu.engines.base import Limits, Until
 from pvhboot.emu.engines.names import KVM, UNICORN
+from pvhboot.emu.lab.astray import ASTRAY
+from pvhboot.emu.lab.mutants import MUTANTS
 from pvhboot.emu.reasons import HANDOFF
 from pvhboot.emu.session import boot, get_engine
 from pvhboot.loader.kernel import Kernel
 from pvhboot.loader.modules import Module
 from pvhboot.loader.plan import make_plan
+from pvhboot.shim.abi.firmware import FW_CFG
 from pvhboot.shim.abi.x86 import CR0_PE
 from pvhboot.shim.image import asm_source, build
-from pvhboot.shim.machines import BARE, MACHINES, MIB, PC, Span
+from pvhboot.shim.machines import BARE, FIRMWARES, MACHINES, MIB, PC, Span
 from pvhboot.shim.stock import default_blob, default_guest
 
 # A loop, or a way through all of RAM, is ended soon.
@@ -82,6 +80,9 @@ TITLES = {
     "microvm-initrd-not-fetched": NEVER_FETCHED,
     "microvm-initrd-a-byte-short": "the initrd is cut off: one byte is missing",
     "microvm-modlist-rest-not-cleared": "the rest of the module list is never cleared",
+    "microvm-initrd-over-the-kernel": "the kernel is overwritten",
+    "microvm-initrd-above-4-gib-cut": "the initrd is not where the host says",
+    "microvm-acpi-tables-in-the-ram-as-well": "the ACPI tables lie in what the memory map calls RAM",
     "q35-pam-left-as-it-was": "fw_cfg has refused a DMA transfer",
     "q35-ecam-left-out": LACKS_ONE,
     "q35-video-memory-as-ram": "the memory map says RAM where none is: 0x0-0xf0000",
@@ -173,6 +174,36 @@ def test_start_info_in_memory_that_is_reserved():
         cause = causes_of(plan, blob)[0]
     assert cause.title == "start_info lies where it must not"
     assert "memory that is reserved" in cause.why
+
+
+BUILT_FOR_BARE = "the firmware is built for the machine bare, and asks no fw_cfg"
+
+
+@pytest.mark.parametrize("spec", [spec for spec in MACHINES.values() if spec.acpi], ids=lambda spec: spec.name)
+def test_a_firmware_for_bare_where_fw_cfg_has_acpi_tables(spec, engine_name):
+    blob = default_blob(BARE)
+    with Kernel.from_bytes(kernel_image(), "guest") as kernel:
+        plan = make_plan(spec, blob.data, kernel, memory=64 * MIB, cmdline="hello")
+        (cause,) = causes_of(plan, blob, engine_name)
+    assert (cause.title, cause.clauses) == (BUILT_FOR_BARE, ("acpi.tables",))
+    assert f"--machine {spec.name}," in cause.remedy
+    assert "0xffff0000" in cause.evidence[0]
+
+
+def test_a_firmware_of_the_machine_that_tells_of_no_tables_is_not_taken_for_one_for_bare(tmp_path):
+    mutant = next(mutant for mutant in MUTANTS if mutant_name(mutant) == "q35-rsdp-not-told")
+    causes = boot_mutant(mutant, UNICORN, tmp_path, diagnosed=True).diagnosis.causes
+    assert BUILT_FOR_BARE not in [cause.title for cause in causes]
+
+
+@pytest.mark.parametrize("spec", [spec for spec in FIRMWARES.values() if spec.source == FW_CFG], ids=lambda spec: spec.name)
+def test_a_firmware_for_qemu_on_bare(spec, engine_name):
+    blob = default_blob(spec)
+    with Kernel.from_bytes(kernel_image(), "guest") as kernel:
+        (cause,) = causes_of(make_plan(BARE, blob.data, kernel, memory=64 * MIB), blob, engine_name)
+    assert cause.title == "the firmware has stopped itself: NO_FW_CFG"
+    assert cause.remedy.startswith("bare has no fw_cfg")
+    assert "--machine q35" in cause.remedy
 
 
 def test_a_device_that_the_machine_does_not_have():
@@ -273,16 +304,3 @@ def test_of_a_boot_behind_the_handoff_the_end_is_diagnosed(capsys, tmp_path):
     assert said["executed"][-1]["text"] == "ud2"
     assert said["stop"]["code"].startswith("0f0b")
     assert said["stop"]["segments"]["cs"]["db"] is True
-
-
-def test_what_the_documentation_shows_is_true(qboot, tmp_path, monkeypatch, capsys):
-    page = (Path(__file__).parent.parent.parent / "docs" / "causes.md").read_text()
-    program = re.search(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    command, output = re.findall(r"^```\n\$ pvhboot (.*?)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0]
-    if QBOOT["an lgdt of 24 bits"][0] not in qboot.read_bytes():
-        pytest.skip(f"{qboot} is another qboot")
-    monkeypatch.chdir(tmp_path)
-    assert program is not None
-    exec(compile(program.group(1), "causes.md", "exec"), {})
-    assert main(shlex.split(command)) == 1
-    assert capsys.readouterr().out == output

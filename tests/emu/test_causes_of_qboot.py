@@ -54,6 +54,17 @@ def test_a_machine_without_a_low_rom_is_named_in_a_test(qboot, run_pytest):
     assert "likely cause: zeros are executed from 0xf" in section(result)
 
 
+@pytest.mark.parametrize("machine", ["pc", "q35"])
+def test_what_lies_in_the_memory_that_pam_has_opened_is_misplaced_and_not_cut_off(qboot, machine, capsys):
+    line = ["boot", "--json", "--machine", machine, "--firmware", str(qboot), "--append", "hello", "--until", "handoff"]
+    assert main(line) == 1
+    causes = {told["title"]: told for told in json.loads(capsys.readouterr().out)["causes"]}
+    assert "where no usable RAM is" in causes["start_info lies where it must not"]["why"]
+    told = causes["the command line lies where it must not"]
+    assert re.fullmatch(r"All of it is there, where no usable RAM is\.", told["why"])
+    assert told["evidence"][1].endswith("is not in usable RAM")
+
+
 def test_zeros_are_told_though_the_kernel_behind_them_has_come_to_its_end(tmp_path, capsys):
     astray = "    mov eax, 0xe8000\n    jmp eax\n"
     blob = build(BARE, sources={"flat32.s": asm_source("flat32.s").replace("    cld\n", astray)})

@@ -1,21 +1,14 @@
 """`pvhboot diff`: what it says of two traces, and of files that are none."""
 
 import json
-import re
-import shlex
-from pathlib import Path
 
 import pytest
 from command_line import command, fails
 from host import kvm_problem
-from mutants import MUTANTS
-from plain import QBOOT
 from pvhboot.emu.cli import main
+from pvhboot.emu.lab.mutants import MUTANTS
 from pvhboot.shim.image import build
 from pvhboot.shim.machines import BARE
-
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/trace.md").read_text()
 
 
 @pytest.fixture
@@ -134,32 +127,3 @@ def test_a_trace_of_kvm_has_no_stores_to_compare(capsys, tmp_path):
     unicorn = tmp_path / "unicorn.jsonl"
     command(capsys, "trace", "--until", "handoff", "-o", unicorn)
     assert "the engine of the first does not see them" in command(capsys, "diff", path, unicorn)
-
-
-def shown():
-    """Each block of the page that has commands, as (command, output)."""
-    blocks = re.findall(r"^```\n(\$ pvhboot .*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    return [re.findall(r"^\$ pvhboot (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE) for block in blocks]
-
-
-@pytest.mark.parametrize("block", shown(), ids=lambda block: block[-1][0])
-def test_what_the_page_shows_is_true(capsys, tmp_path, monkeypatch, block):
-    if any("--engine kvm" in line for line, _ in block) and (problem := kvm_problem()):
-        pytest.skip(problem)
-    if any(str(QBOOT) in line for line, _ in block) and not QBOOT.is_file():
-        pytest.skip(f"no {QBOOT}")
-    (tmp_path / "docs").symlink_to(ROOT / "docs")
-    monkeypatch.chdir(tmp_path)
-    for line, output in block:
-        assert main(shlex.split(line)) == (1 if "and then not" in output else 0)
-        assert capsys.readouterr().out == output
-
-
-def test_the_record_that_the_page_shows_is_true(capsys):
-    (line,) = re.findall(r'^\{"n".*\n', PAGE, re.MULTILINE)
-    assert line in command(capsys, "trace", "--json", "--limit", "9")
-
-
-def test_the_python_example_of_the_page_runs():
-    (example,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    exec(compile(example, "docs/trace.md", "exec"), {})

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, find, given, seed, settings
-from mutants import MUTANTS
 from pvhboot.emu import strategies
 from pvhboot.emu.board import Board
 from pvhboot.emu.check import VIOLATED
 from pvhboot.emu.engines.base import Limits, Until
+from pvhboot.emu.lab.mutants import MUTANTS
 from pvhboot.emu.session import Outcome, boot_board, get_engine
 from pvhboot.emu.strategies import (
     Boot,

@@ -2,8 +2,9 @@
 
 import pytest
 from mutant_boot import boot_mutant
-from mutants import MUTANTS, Mutant
 from pvhboot.emu.check import VIOLATED
+from pvhboot.emu.lab.mutant import Mutant
+from pvhboot.emu.lab.mutants import MUTANTS
 from pvhboot.emu.reasons import FAULT, HALT
 from pvhboot.shim.abi.firmware import PANICS
 from pvhboot.shim.machines import MACHINES, MICROVM

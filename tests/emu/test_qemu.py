@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from host import kvm_problem, qemu_problem
 from initramfs import MARK, initramfs
-from mutants import ENTRY
 from processes import comes_true, processes_that_name
 from pvhboot.emu.board import Board
 from pvhboot.emu.check import UNOBSERVABLE, VIOLATED, check
@@ -24,6 +23,7 @@ from pvhboot.emu.engines.qemu.engine import QemuEngine
 from pvhboot.emu.engines.qemu.gdb import Gdb, GdbGone
 from pvhboot.emu.engines.qemu.qmp import Qmp, QmpGone
 from pvhboot.emu.engines.qemu.state import parse_bytes, parse_registers
+from pvhboot.emu.lab.mutants import ENTRY
 from pvhboot.emu.reasons import CONSOLE, EXIT, FAULT, HALT, HANDOFF, LIMIT, RESET
 from pvhboot.emu.session import boot, get_engine
 from pvhboot.loader.kernel import Kernel

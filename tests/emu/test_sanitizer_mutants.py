@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import pytest
-from mutants import Mutant
+from pvhboot.emu.lab.mutant import Mutant
 from pvhboot.emu.sanitizer import CLOBBER, EXECUTION, NOWHERE, STACK, STORE, TRANSFER, UNWRITTEN
 from pvhboot.shim.image import asm_source, build
 from pvhboot.shim.machines import BARE, MICROVM, MICROVM_ACPI

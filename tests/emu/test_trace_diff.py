@@ -5,8 +5,8 @@ from itertools import pairwise
 import forge_faults as forge
 import pytest
 from host import kvm_problem
-from mutants import MUTANTS
 from pvhboot.emu.effects import Effect
+from pvhboot.emu.lab.mutants import MUTANTS
 from pvhboot.emu.report.trace_diff_text import comparison_lines
 from pvhboot.emu.trace import End, Record, Window
 from pvhboot.emu.trace_diff import Trace, compare_effects, compare_traces

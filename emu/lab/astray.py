@@ -1,15 +1,19 @@
-"""Broken firmwares beside those of mutants.py: most go astray before the handoff. One table, for whoever needs it."""
+"""The table of broken firmwares, beside those of mutants.py: most go astray before the handoff."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from mutants import Mutant
 from pvhboot.shim.machines import MICROVM, Q35
+
+from .mutant import Mutant
 
 _EBX = "    mov ebx, START_INFO_PADDR\n"
 _CLD = "    cld\n"
 _FAR_JUMP = "    data32 ljmp SEL_CODE32, protected_mode"
 _LGDT = "    lgdtd cs:[rom_gdtr - RESET_CS_BASE]"
-_RELOAD = "    mov ds, eax\n    mov es, eax\n    mov ss, eax\n"
+_BY_HAND = """\
+    .byte 0x2e, 0x0f, 0x01, 0x16        # lgdt, by hand, of
+    .word rom_gdtr - RESET_CS_BASE"""
+_RELOAD = "    mov eax, SEL_DATA32\n    mov ds, eax\n    mov es, eax\n    mov ss, eax\n"
 _INITRD = "initrd_free:\n\n    mov edi, eax\n"
 _UPPER_HALF = "    mov dword ptr [edi + HVM_MODLIST_ENTRY_PADDR + 4], eax\n"
 _ROM_STACK = "    mov esp, offset rom_gdt\n    push 0x1234\n    ret\n"
@@ -44,7 +48,7 @@ class Astray(NamedTuple):
     on_kvm: str | None = ""
 
 
-ASTRAY = tuple(
+ASTRAY: Final = tuple(
     Astray(*case)
     for case in (
         (Mutant("no-far-jump", "realmode.s", _FAR_JUMP, "    jmp protected_mode"), "no far jump after CR0.PE was set"),
@@ -54,16 +58,20 @@ ASTRAY = tuple(
         ),
         (
             # The assembler refuses the instruction.
-            Mutant("lgdt-cut", "realmode.s", _LGDT, "    .byte 0x2e, 0x0f, 0x01, 0x16\n    .word rom_gdtr - RESET_CS_BASE\n"),
+            Mutant("lgdt-cut", "realmode.s", _LGDT, _BY_HAND),
             "lgdt has loaded only 24 bits of the GDT's address",
         ),
         (
-            Mutant("code-not-present", "tables.s", ".quad DESC_CODE32", ".quad DESC_CODE32 & ~(1 << 47)"),
+            Mutant("code-not-present", "tables.s", ".quad DESC_CODE32", ".quad 0x00cf1b000000ffff"),
             "the descriptor of selector 0x10 is not marked present",
         ),
         (
             Mutant("far-jump-to-data", "realmode.s", "ljmp SEL_CODE32", "ljmp SEL_DATA32"),
             "selector 0x18 is no code segment, and is loaded into cs",
+        ),
+        (
+            Mutant("far-jump-with-a-level", "realmode.s", "ljmp SEL_CODE32", "ljmp SEL_CODE32 + 1"),
+            "selector 0x11 has RPL 1, and is loaded into cs",
         ),
         (
             Mutant("selector-beyond-the-gdt", "flat32.s", "    mov eax, SEL_DATA32\n", "    mov eax, 0x48\n"),
@@ -146,7 +154,7 @@ ASTRAY = tuple(
             "the initrd is not where the host says",
         ),
         (
-            Mutant("initrd-over-the-kernel", "fw_cfg_kernel.s", _INITRD, _initrd_at(0x40000), machine=MICROVM),
+            Mutant("initrd-at-the-kernel", "fw_cfg_kernel.s", _INITRD, _initrd_at(0x40000), machine=MICROVM),
             "the initrd is not where the host says",
         ),
         (

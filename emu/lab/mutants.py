@@ -1,42 +1,20 @@
-"""Broken firmwares, each with one classic mistake, and what must be said of it. One table, for whoever needs it.
-
-A mutant replaces a piece of one of the source files of a machine's firmware. `clauses` are all clauses that the check must
-name, in its order; `fault` is the label at or behind which the run must end in a fault instead, `panic` the panic in which.
-
-Some are found out only in a machine without DMA (`dma` False), with RAM that holds anything after power on (`dirty`), or with
-an initrd whose first transfer is `refused`.
+"""The table of broken firmwares, each with one classic mistake, and what must be said of it: what the tests of the handoff
+judge, and what the exercises are rows of. Those that reach no kernel are in astray.py.
 """
 
-from typing import NamedTuple
+from typing import Final
 
-from pvhboot.shim.image import asm_source
-from pvhboot.shim.machines import BARE, MICROVM, Q35, MachineSpec
+from pvhboot.shim.machines import MICROVM, MICROVM_ACPI, Q35
 
+from .mutant import Mutant
 
-class Mutant(NamedTuple):
-    name: str
-    file: str
-    old: str
-    new: str
-    clauses: tuple[str, ...] = ()
-    fault: str = ""
-    panic: str = ""
-    machine: MachineSpec = BARE
-    dma: bool = True
-    dirty: bool = False
-    refused: bool = False
-
-    def sources(self) -> dict[str, str]:
-        """What `build` takes as `sources`; fails if the firmware no longer has the piece, exactly once."""
-        text = asm_source(self.file)
-        assert text.count(self.old) == 1, f"{self.name}: {self.old!r} stands {text.count(self.old)} times in {self.file}"
-        return {self.file: text.replace(self.old, self.new)}
-
-
-ENTRY = 0x40000  # of the kernel that the mutants boot: below 1 MiB, where a segment without G still reaches
+ENTRY: Final = 0x40000  # of the kernel that the mutants boot: below 1 MiB, where a segment without G still reaches
 
 _LTR = "    mov eax, SEL_TSS\n    ltr ax\n"
 _EBX = "    mov ebx, START_INFO_PADDR\n"
+_SERIALISED = (
+    "    xor eax, eax\n    cpuid                               # serialises: the kernel's code has just been written\n"
+)
 _JUMP = "    jmp dword ptr [ENTRY_POINTER]\n"
 _FAR_JUMP = f"    ljmp SEL_CODE32, {ENTRY:#x}\n"
 _NO_START_INFO = (
@@ -68,14 +46,14 @@ _BARE_MUTANTS = (
         "ebx-clobbered",
         "handoff.s",
         _EBX,
-        _EBX + "    mov ebx, 0x2badb000\n",
+        _EBX + _SERIALISED,
         _NO_START_INFO,
     ),
     Mutant(
         "magic-wrong",
         "start_info.s",
         "], XEN_HVM_START_MAGIC_VALUE",
-        "], XEN_HVM_START_MAGIC_VALUE + 1",
+        "], 0x336ec587",
         ("start_info.magic",),
     ),
     Mutant("version-0", "start_info.s", "], HVM_START_INFO_VERSION_VALUE", "], 0", ("start_info.fields",)),
@@ -121,7 +99,7 @@ _BARE_MUTANTS = (
         "gdt-one-byte-short",
         "tables.s",
         "rom_gdtr:\n    .word GDT_SIZE - 1",
-        "rom_gdtr:\n    .word 0x1e",
+        "rom_gdtr:\n    .word GDT_SIZE - 2",
         fault="protected_mode",
     ),
     Mutant(
@@ -134,12 +112,22 @@ _BARE_MUTANTS = (
 )
 
 
-def _microvm(name: str, file: str, old: str, new: str, *clauses: str, panic: str = "", **more: bool) -> Mutant:
-    return Mutant(name, file, old, new, clauses, panic=panic, machine=MICROVM, **more)
+def _microvm(
+    name: str,
+    file: str,
+    old: str,
+    new: str,
+    *clauses: str,
+    panic: str = "",
+    dma: bool = True,
+    dirty: bool = False,
+    refused: bool = False,
+) -> Mutant:
+    return Mutant(name, file, old, new, clauses, "", panic, MICROVM, dma, dirty, refused)
 
 
-def _q35(name: str, file: str, old: str, new: str, *clauses: str, panic: str = "", **more: bool) -> Mutant:
-    return Mutant(name, file, old, new, clauses, panic=panic, machine=Q35, **more)
+def _q35(name: str, file: str, old: str, new: str, *clauses: str, panic: str = "") -> Mutant:
+    return Mutant(name, file, old, new, clauses, panic=panic, machine=Q35)
 
 
 _SELECT_E820 = "    or eax, FW_CFG_READ_SELECTED\n"
@@ -158,6 +146,24 @@ _KEY = "    movzx eax, word ptr [esi + FW_CFG_FILE_SELECT] "
 _LINE = "    mov esi, edi\ncmdline_done"
 _FETCH = "    call ebp\n    mov edi, MODLIST_PADDR\n"
 _RESERVED = "    mov dword ptr [edi + HVM_MODLIST_ENTRY_RESERVED + 4], eax\n"
+_INITRD = "initrd_free:\n\n    mov edi, eax\n"
+_ABOVE = """\
+initrd_free:
+
+# Out of the kernel's way: where RAM ends, if some of it lies behind the hole in front of 4 GiB.
+    imul edi, ebx, SIZEOF_HVM_MEMMAP_ENTRY
+    add edi, MEMMAP_PADDR - SIZEOF_HVM_MEMMAP_ENTRY # the last range
+    cmp dword ptr [edi + HVM_MEMMAP_ENTRY_TYPE], MEMMAP_TYPE_RAM
+    jne initrd_placed
+    mov eax, dword ptr [edi + HVM_MEMMAP_ENTRY_ADDR]
+    add eax, dword ptr [edi + HVM_MEMMAP_ENTRY_SIZE]
+    sub eax, dword ptr [MODLIST_PADDR + HVM_MODLIST_ENTRY_SIZE]
+    and eax, 0xfffff000
+    mov dword ptr [MODLIST_PADDR + HVM_MODLIST_ENTRY_PADDR], eax
+initrd_placed:
+
+    mov edi, eax
+"""
 _SIZE = "FW_CFG_NUMBER INITRD_SIZE, MODLIST_PADDR + HVM_MODLIST_ENTRY_SIZE\n"
 
 _MICROVM_MUTANTS = (
@@ -205,7 +211,33 @@ _MICROVM_MUTANTS = (
         "    dec ecx\n    bswap ecx\n" + _FETCH,
         "memory.payload",
     ),
+    _microvm(
+        "initrd-over-the-kernel",
+        "fw_cfg_kernel.s",
+        _INITRD,
+        "initrd_free:\n\n    mov edi, dword ptr [KERNEL_ADDR_PADDR]\n",
+        "memory.payload",
+    ),
+    _microvm("initrd-above-4-gib-cut", "fw_cfg_kernel.s", _INITRD, _ABOVE, "modules.entries", "memory.payload"),
     _microvm("modlist-rest-not-cleared", "fw_cfg_kernel.s", _RESERVED, "", "modules.entries", dirty=True),
+)
+
+_TABLES = """\
+    mov ecx, eax
+    sub ecx, LOW_HOLE_END               # what is left of the RAM
+    xchg ecx, dword ptr [ACPI_RAM + HVM_MEMMAP_ENTRY_SIZE]
+"""
+_NOT_CUT = "    mov ecx, dword ptr [ACPI_RAM + HVM_MEMMAP_ENTRY_SIZE]\n"
+
+_MICROVM_ACPI_MUTANTS = (
+    Mutant(
+        "tables-in-the-ram-as-well",
+        "acpi.s",
+        _TABLES,
+        _NOT_CUT,
+        ("memmap.count", "memmap.disjoint", "memmap.ram", "memmap.plan"),
+        machine=MICROVM_ACPI,
+    ),
 )
 
 _STORES = "    call config_stores\n"
@@ -222,4 +254,4 @@ _Q35_MUTANTS = (
          "acpi.tables"),
 )  # fmt: skip
 
-MUTANTS = _BARE_MUTANTS + _MICROVM_MUTANTS + _Q35_MUTANTS
+MUTANTS: Final = _BARE_MUTANTS + _MICROVM_MUTANTS + _MICROVM_ACPI_MUTANTS + _Q35_MUTANTS
