@@ -1,12 +1,13 @@
 """What the tests in a plain QEMU share: QEMU itself, the firmwares as `pvhboot build` writes them, and what they boot."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from beyond_entry import boot
+from browser import Visitor, browser_problem, open_browser
 from host import qemu_problem
 from initramfs import initramfs
 from plain import QBOOT
@@ -91,3 +92,21 @@ def boot_image(tmp_path: Path) -> Callable[..., tuple[Outcome, Clock]]:
         return boot(tmp_path / "guest", *arguments, **options)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def visitors() -> Iterator[Visitor]:
+    """The one visitor of a module; skips where there is no browser."""
+    if problem := browser_problem():
+        pytest.skip(problem)
+    with open_browser() as browser:
+        yield Visitor(browser)
+
+
+@pytest.fixture
+def visitor(visitors: Visitor) -> Iterator[Visitor]:
+    """Opens pages; fails if one of them complains of anything or asks for anything."""
+    yield visitors
+    found = visitors.complaints.copy(), visitors.requests.copy()
+    visitors.rest()
+    assert found == ([], [])

@@ -1,0 +1,1 @@
+"""A boot as one HTML file to be stepped through."""

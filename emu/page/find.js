@@ -1,0 +1,45 @@
+"use strict";
+// Finds the next step that changes a register, runs a label, or touches a device or an address.
+
+class Find {
+  constructor(trace, memory, step, go) {
+    Object.assign(this, { trace, memory, step, go });
+    const labels = new Set(trace.sites.map((site) => site[4].split("+")[0]).filter(Boolean));
+    const words = [...trace.registers, ...trace.devices.map(([name]) => name), ...labels];
+    byId("findable").append(...words.map((word) => el("option", { value: word })));
+    byId("find").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.next(1);
+    });
+    byId("find-back").addEventListener("click", () => this.next(-1));
+  }
+
+  next(direction) {
+    const sought = byId("sought").value.trim().toLowerCase();
+    if (!sought) return byId("sought").focus();
+    const found = this.#nearest(sought, direction);
+    put(byId("found"), found === null ? `none ${direction > 0 ? "later" : "before"}` : "");
+    if (found !== null) this.go(found);
+  }
+
+  #nearest(sought, direction) {
+    const { trace } = this;
+    const step = this.step();
+    const register = trace.register.get(sought);
+    if (register !== undefined)
+      return direction > 0 ? trace.changeOf(register, step, 1) : step ? trace.changeOf(register, step - 1, -1) : null;
+    const device = trace.devices.findIndex(([name]) => name.toLowerCase() === sought);
+    const address = /^0x[0-9a-f]+$/.test(sought) ? Number(sought) : null;
+    const sites = trace.sites.map(
+      ([at, , , text, place]) => at === address || text.includes(sought) || place.toLowerCase().split("+")[0].includes(sought),
+    );
+    const touches = new Set(); // steps
+    trace.effects.step.forEach((record, at) => {
+      const isDevice = device >= 0 && trace.effects.device[at] === device;
+      if (isDevice || (address !== null && includes(trace.effect(at), address))) touches.add(record + 1);
+    });
+    return trace.seek(step, direction, (at) => touches.has(at) || (device < 0 && sites[trace.steps[at - 1]]));
+  }
+}
+
+const includes = (effect, address) => Number(effect.at) <= address && address < Number(effect.at) + effect.length;
