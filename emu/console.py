@@ -20,6 +20,8 @@ from math import inf
 from types import FrameType
 from typing import Any, Final, NoReturn
 
+from pvhboot.loader.printable import text_decoder
+
 from .board import Board
 
 ESCAPE: Final = 0x01  # Ctrl-A
@@ -168,12 +170,13 @@ class Screen:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._stream = getattr(sys.stdout, "buffer", None)
+        self._decoder = text_decoder()
 
     def write(self, data: bytes) -> None:
         """Shows it at once. A terminal that has gone ends the run."""
         try:
             if self._stream is None:
-                sys.stdout.write(data.decode("latin-1"))
+                sys.stdout.write(self._decoder.decode(data))
                 sys.stdout.flush()
             else:
                 self._stream.write(data)

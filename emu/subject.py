@@ -22,11 +22,11 @@ class Subject(NamedTuple):
     tables: Tables
 
     def located(self, what: str, start: int, size: int) -> Iterator[str]:
-        """Problems with where a boot structure lies: in RAM, below 1 GiB, not at 0."""
+        """Problems with where a boot structure lies: in usable RAM, below 1 GiB, not at 0."""
         if start == 0:
             yield f"{what} is at 0, which means that there is none"
         elif not inside(start, size, self.writable()):
-            yield f"{what} at {start:#x} is not in RAM"
+            yield f"{what} at {start:#x} is not in usable RAM"
         elif start + size > pvh.BOOT_STRUCTURES_END:
             yield f"{what} at {start:#x} ends above 1 GiB, where early page tables of Linux and FreeBSD do not reach"
 

@@ -1,4 +1,6 @@
-"""What comes from a file or a user, made fit for a line of text."""
+"""What comes from a file, a user or a guest, made fit for text."""
+
+import codecs
 
 
 def printable(data: bytes) -> str:
@@ -9,3 +11,9 @@ def printable(data: bytes) -> str:
 def one_line(text: str) -> str:
     """The same text with line breaks, control characters and whatever else cannot be seen written as Python does: "\\n"."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def text_decoder() -> codecs.IncrementalDecoder:
+    """Reads what comes byte by byte, as on a console, as UTF-8: `decode(data)` is the text that is complete with it, and
+    `decode(b"", True)` in the end what was cut off. What is no UTF-8 becomes an escape, as \\xfc."""
+    return codecs.getincrementaldecoder("utf-8")("backslashreplace")

@@ -263,7 +263,8 @@ def _keystone(mode: int) -> Any:
         import keystone
     except ImportError:
         raise BootError(
-            "assembling needs keystone-engine (pip install keystone-engine); running a prebuilt blob does not"
+            "assembling needs keystone-engine: pip install keystone-engine, which has wheels for x86 (Linux with glibc, macOS, "
+            "Windows); what is prebuilt runs without"
         ) from None
     return keystone.Ks(keystone.KS_ARCH_X86, {16: keystone.KS_MODE_16, 32: keystone.KS_MODE_32, 64: keystone.KS_MODE_64}[mode])
 

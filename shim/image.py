@@ -1,6 +1,7 @@
 """Lays out code, tables and reset vector, and makes a Blob of them."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, Final
@@ -19,6 +20,7 @@ from .source import Unit
 from .stage import SLOTS, Stage
 from .version import VERSION
 
+_ASM_FILE: Final = re.compile(r"\w+\.s")
 _STAGE: Final = "stage.s"
 _STAGE_END: Final = "stage_end.s"
 _MP_STATIC: Final = "mp_static"  # the label of the table that needs no making
@@ -90,7 +92,10 @@ assert tuple(STAGE_LABELS) == SLOTS
 
 
 def asm_source(name: str) -> str:
-    """The text of one of the firmware's own assembly files."""
+    """The text of one of the firmware's own assembly files. FileNotFoundError if there is none of that name, which may be a
+    manifest's: it leads to no other file."""
+    if not _ASM_FILE.fullmatch(name):
+        raise FileNotFoundError(name)
     return resources.files(__package__).joinpath("asm", name).read_text(encoding="utf-8")
 
 

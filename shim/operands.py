@@ -20,6 +20,8 @@ REGISTER_BYTES: Final[dict[str, int]] = {
     **{f"{kind}{n}": 4 for kind in ("cr", "dr") for n in range(8)},
 }
 
+_ATT: Final = re.compile(r"\$-?[0-9]|%|.*\(\s*%")  # as $0x3f8, %edx, 8(%ebp): in an expression there is none of these
+
 _MEMORY: Final = re.compile(
     r"(?:(?P<size>byte|word|dword|fword|qword)\s+ptr\s+)?(?:(?P<segment>[c-gs]s)\s*:\s*)?\[(?P<inside>.*)\]", re.IGNORECASE
 )
@@ -79,6 +81,8 @@ def parse(text: str) -> SourceOperand:
     stripped = text.strip()
     if stripped.lower() in REGISTER_BYTES:
         return Register(stripped.lower())
+    if _ATT.match(stripped):
+        raise ValueError(f"{stripped!r} is AT&T syntax: write Intel's, the destination first, as in mov edx, 0x3f8")
     if "[" in stripped:
         return _parse_memory(stripped)
     if re.match(r"(short|near|far)\s", stripped, re.IGNORECASE):

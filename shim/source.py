@@ -24,6 +24,7 @@ _DATA: Final = {
     **dict.fromkeys((".skip", ".zero", ".space", ".balign"), (1, 2)),
 }
 _STRINGS: Final = (".ascii", ".asciz", ".string")
+_NASM_DATA: Final = {"db": ".byte", "dw": ".word", "dd": ".long", "dq": ".quad"}
 _MODES: Final = {".code16": "16", ".code32": "32", ".code64": "64"}
 
 
@@ -241,6 +242,8 @@ class _Expander:
             word, rest = _first_word(rest)
             if not word:
                 raise ValueError(f"{prefix} needs an instruction behind it")
+        if (ours := _NASM_DATA.get(word.lower())) is not None:
+            raise ValueError(f"{word} is NASM's: write {ours} for numbers, .ascii or .asciz for text")
         if not _MNEMONIC.fullmatch(word):
             raise ValueError(f"cannot read the instruction {word!r}")
         operands = tuple(map(parse, split_list(rest))) if rest.strip() else ()

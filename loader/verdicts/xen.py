@@ -275,7 +275,7 @@ def _accepted(case: _Case) -> Ruling:
         if header.p_filesz and header.p_offset + header.p_filesz > case.raw.size
     ][:1]
     if case.relocatable:
-        remarks.append("never moved here: of all of Xen, the builder of a PVH dom0 follows PHYS32_RELOC (since 4.20)")
+        remarks.append("never moved here: of all of Xen, the builder of a PVH dom0 follows PHYS32_RELOC (since 4.19)")
     return Ruling(ACCEPTS, f"PHYS32_ENTRY in {case.source}", PVH, case.phys_entry, tuple(remarks))
 
 

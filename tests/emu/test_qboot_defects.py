@@ -58,6 +58,15 @@ def test_1_and_2_the_memory_map_has_one_entry_too_many_and_the_module_list_garba
     assert ours == {}
 
 
+@pytest.mark.parametrize("machine", ["pc", "q35"])
+def test_2b_what_the_kernel_is_told_lies_where_the_map_has_no_ram(capsys, tmp_path, pair, conformance_guest, machine):
+    (tmp_path / "initrd").write_bytes(b"initrd" * 1000)
+    theirs, ours = (findings(capsys, rom, machine, conformance_guest, tmp_path / "initrd") for rom in pair(machine))
+    for clause in ("start_info.location", "memmap.location", "cmdline"):
+        assert theirs[clause].endswith("is not in usable RAM")
+    assert ours == {}
+
+
 @pytest.mark.parametrize("machine", ["microvm,acpi=off", "pc"])
 def test_3_the_head_of_an_elf_file_is_put_at_0(pair, boot_guest, conformance_guest, machine):
     heads = []
