@@ -1,16 +1,15 @@
-"""Prints the commands that README.md shows: the first block of shell code (set-up and tests), or with --uses all others."""
+"""Prints the commands of README.md's first block of shell code: set-up and tests. All others are executed by a test."""
 
 import re
 import sys
 
 
 def main() -> None:
-    uses = "--uses" in sys.argv
-    with open(sys.argv[-1], encoding="utf-8") as file:
-        blocks = re.findall(r"^```sh\n(.*?)^```", file.read(), re.MULTILINE | re.DOTALL)
-    if not blocks[1:]:
+    with open(sys.argv[1], encoding="utf-8") as file:
+        block = re.search(r"^```sh\n(.*?)^```", file.read(), re.MULTILINE | re.DOTALL)
+    if block is None:
         sys.exit("README.md shows no commands")
-    print("\n".join(blocks[1:]) if uses else blocks[0])
+    print(block.group(1))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from host import kvm_problem
+from host import GUESTS, guest_problem, kvm_problem
 
-GUESTS = Path(os.environ.get("PVHBOOT_TEST_GUESTS", Path(__file__).parent / "guests"))
 REQUIRE_ALL = "PVHBOOT_TEST_REQUIRE_ALL"  # set by .ci/run: there a skip is a failure
 
 
@@ -38,10 +37,9 @@ def guest_file() -> Callable[[str], Path]:
     """The path of a real guest that tests/fetch-guests has brought; skips where it has not."""
 
     def find(name: str) -> Path:
-        path = GUESTS / name
-        if not path.is_file():
-            pytest.skip(f"{name} is not there: tests/fetch-guests brings it")
-        return path
+        if problem := guest_problem(name):
+            pytest.skip(problem)
+        return GUESTS / name
 
     return find
 

@@ -5,9 +5,16 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+GUESTS = Path(os.environ.get("PVHBOOT_TEST_GUESTS", Path(__file__).parent / "guests"))
 _CAPABILITY_VERSION_3 = 0x20080522  # linux/capability.h
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2
+
+
+def guest_problem(name: str) -> str | None:
+    """Why that real guest cannot be used here; None if it can."""
+    return None if (GUESTS / name).is_file() else f"{name} is not there: tests/fetch-guests brings it"
 
 
 def kvm_problem() -> str | None:

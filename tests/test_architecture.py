@@ -48,11 +48,11 @@ def test_every_package_has_an_init():
     assert not [path.parent for path in modules() if not (path.parent / "__init__.py").is_file()]
 
 
-def test_every_module_is_imported_by_another_or_is_the_command():
+def test_every_module_is_imported_by_another_or_is_where_somebody_begins():
     imported = set().union(*(imports_of(path) for path in modules()))
     commands = {f"pvhboot.emu.commands.{path.stem}" for path in (ROOT / "emu/commands").glob("*.py")}  # by name, from cli.py
     plugins = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["pytest11"]
-    entries = {"pvhboot.emu.cli", *plugins.values()} | commands
+    entries = {"pvhboot.emu.cli", "pvhboot.emu.notebook", *plugins.values()} | commands
     unused = [
         str(path.relative_to(ROOT))
         for path in modules()

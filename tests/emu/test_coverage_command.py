@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -221,13 +220,3 @@ def test_a_directory_that_cannot_be_written_to_is_known_before_the_boot(capsys):
     Path("closed").mkdir(mode=0o500)
     with without_privilege():
         assert "closed/it.cov: cannot write: Permission denied" in fails(capsys, "boot", "--coverage", "closed/it.cov")
-
-
-def test_what_the_docs_show_is_true(capsys):
-    docs = (Path(__file__).parents[2] / "docs/coverage.md").read_text()
-    first, second, *_ = re.findall(r"^```\n(\$ pvhboot .*?)^```", docs, re.MULTILINE | re.DOTALL)
-    for block in (first, second):
-        for line, output in re.findall(r"^\$ pvhboot (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
-            said = command(capsys, *shlex.split(line))
-            for part in output.split("…\n"):
-                assert part in said

@@ -8,7 +8,6 @@ import re
 import struct
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from command_line import command, fails
@@ -32,7 +31,7 @@ from plain import running
 from pvhboot.emu.cli import main
 from pvhboot.loader.kernel import Kernel
 from pvhboot.shim.abi.elf import PF_R, PF_W, PT_LOAD
-from pvhboot.shim.elfwriter import ElfSegment, write_elf
+from pvhboot.shim.elfwriter import ElfSegment
 from pvhboot.shim.stock import default_guest
 
 FW_CFG_KERNEL_ENTRY = 0x10  # QEMU docs/specs/fw_cfg.rst
@@ -250,21 +249,3 @@ def test_a_kernel_is_not_overwritten(capsys, tmp_path):
     (tmp_path / "link").symlink_to("in")
     assert "is to be read and written" in fails(capsys, "note", tmp_path / "in", "-o", tmp_path / "link", "--entry", "1M")
     assert (tmp_path / "in").read_bytes() == forge()
-
-
-def test_the_python_example_of_the_docs_runs(capsys, tmp_path, monkeypatch, guest_file):
-    text = (Path(__file__).parent.parent.parent / "docs/kernels.md").read_text()
-    example = re.search(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert example is not None
-    (tmp_path / "root").mkdir()
-    (tmp_path / "vmlinuz").symlink_to(guest_file("vmlinuz-6.1"))
-    (tmp_path / "hobby").write_bytes(write_elf(64, PADDR, [load_segment()], {"_start": ENTRY}))
-    monkeypatch.chdir(tmp_path)
-    command(capsys, "initrd", "root", "-o", "early.cpio")
-    exec(compile(example.group(1), "docs/kernels.md", "exec"), {})
-    named, noted = capsys.readouterr().out.splitlines()
-    assert named.startswith("start_kernel 0xffffffff8")
-    assert noted.startswith(f"{ENTRY:#x} () ")
-    assert Kernel.from_bytes((tmp_path / "hobby-pvh").read_bytes(), "hobby-pvh").entry == ENTRY
-    assert filecmp.cmp("vmlinux", guest_file("vmlinux-6.1"), shallow=False)
-    assert "again.cpio: 2 entries" in command(capsys, "initrd", "initrd.cpio.gz", "-o", "again.cpio")

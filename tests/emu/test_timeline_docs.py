@@ -1,13 +1,9 @@
 """docs/timeline.md: what it shows is what there is."""
 
 import re
-import shlex
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
-from marked_guest import marked_guest
-from pvhboot.emu.arguments import parse
 from pvhboot.emu.bus import OUT, Access
 from pvhboot.emu.timeline.marks import CONSOLE_TEXT, EXIT, MARKS
 from pvhboot.emu.timeline.recorder import Recorder, marker_name
@@ -44,18 +40,3 @@ def test_what_counts_as_another_mark(value, mark):
 def test_the_stage():
     (shown,) = re.findall(r"^```asm\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     assert (DOCS / "examples/mark-handoff.s").read_text().endswith(shown)
-
-
-def test_each_command_can_be_given():
-    lines = re.findall(r"^\$ pvhboot (.*)$", PAGE, re.MULTILINE)
-    assert len(lines) >= 8
-    assert {parse(shlex.split(line)).command for line in lines} == {"timeline", "bench", "build"}
-
-
-def test_the_python_is_true(tmp_path, monkeypatch):
-    (source,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    (tmp_path / "vmlinux").write_bytes(marked_guest())
-    monkeypatch.chdir(tmp_path)
-    exec(compile(source, "timeline.md", "exec"), {})
-    root = ElementTree.parse(tmp_path / "machines.svg").getroot()
-    assert len([rect for rect in root.iter() if rect.get("data-phase") == "kernel-64bit"]) == 5

@@ -1,7 +1,6 @@
 """Verdicts: each model against what is known of its loader, the same for every real file, and no file that breaks one."""
 
 import gzip
-import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +38,6 @@ from pvhboot.loader.verdicts.raw import NOTES_MAX, RawFile
 from pvhboot.loader.verdicts.xen import judge_xen
 from pvhboot.loader.wrapping import Wrapping
 from pvhboot.shim.elfwriter import note
-from pvhboot.shim.stock import build_guest
 
 WHO = ("qemu", "firecracker", "cloud-hypervisor", "libkrun", "xen", "pvhboot", "linux", "freebsd")
 VMMS = ("firecracker", "cloud-hypervisor", "libkrun")
@@ -419,15 +417,3 @@ def test_real_files(guest_file: Callable[[str], Path], name: str) -> None:
 def test_a_program_of_this_system_is_nobodys_kernel() -> None:
     verdicts = inspect("/bin/ls").verdicts
     assert [verdict.by for verdict in verdicts if verdict.outcome != "refuses"] == ["libkrun"]  # it takes any e_entry
-
-
-def test_what_the_docs_show_of_a_guest_is_what_one_gets(judge: Judge, tmp_path: Path) -> None:
-    page = (Path(__file__).parent.parent.parent / "docs/loaders.md").read_text()
-    found = re.search(r"^\$ pvhboot inspect guest-([\w-]+)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert found is not None
-    judge(build_guest(found.group(1)))
-    lines = inspect(tmp_path / "kernel").to_text().splitlines()
-    shown = found.group(2).splitlines()
-    assert shown[0] == shown[-1] == "…"
-    at = lines.index(shown[1])
-    assert lines[at : at + len(shown) - 2] == shown[1:-1]
