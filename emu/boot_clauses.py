@@ -129,7 +129,8 @@ def _memmap_count(subject: Subject) -> Iterator[str]:
     if info is None:
         yield "there is no start_info"
     elif wanted is not None and (told := info.memmap_entries - len(memmap) + len(subject.map_without_tables())) != len(wanted):
-        yield f"memmap_entries is {told}, planned were {len(wanted)}"
+        joined = f", or {told} with tables joined to the RAM that they lie in" if told != info.memmap_entries else ""
+        yield f"memmap_entries is {info.memmap_entries}{joined}; planned were {len(wanted)}"
     elif wanted is None and memmap and _is_no_entry(memmap[-1]):
         good = max((at + 1 for at, entry in enumerate(memmap) if not _is_no_entry(entry)), default=0)
         yield f"memmap_entries is {info.memmap_entries}, and what lies behind entry {good - 1} is none"
@@ -168,7 +169,9 @@ def _memmap_ram(subject: Subject) -> Iterator[str]:
     told, real = sum(size for _, size in ram), sum(span.size for span in subject.plan.usable_ram)
     # A firmware that is not ours may keep some for itself.
     if not told or (told != real and subject.plan.memmap is not None):
-        yield f"the map says {told:#x} bytes of RAM, the machine has {real:#x}"
+        has_tables = told != sum(entry.size for entry in subject.tables.memmap if entry.type == pvh.MEMMAP_TYPE_RAM)
+        what = "RAM, and of tables in RAM" if has_tables else "RAM"
+        yield f"the map says {told:#x} bytes of {what}; the machine has {real:#x}"
     yield from (
         f"{addr:#x}-{addr + size:#x} is said to be RAM and is not"
         for addr, size in ram

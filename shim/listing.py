@@ -27,6 +27,6 @@ def line_from_row(row: Any) -> ListingLine:
     address, data, file, number, text = row
     if not (isinstance(file, str) and isinstance(number, int) and isinstance(text, str)):
         raise TypeError(f"a line of a listing with {file!r}, {number!r} and {text!r}")
-    if not file.isprintable():
+    if not file.isprintable() or "/" in file or file in ("", ".", ".."):  # whoever looks for it stays in a directory
         raise ValueError(f"{file!r} is no name of a source file")
     return ListingLine(int(address, 16), bytes.fromhex(data), file, number, text)

@@ -17,7 +17,7 @@ from pvhboot.shim.machines import MachineSpec, machine
 from pvhboot.shim.stock import default_blob
 
 from ..arguments.common import TIMEOUT_SECONDS
-from ..engines.base import STATE_REGISTERS, Limits, Until
+from ..engines.base import STATE_REGISTERS, Engine, Limits, Until
 from ..engines.names import QEMU
 from ..inputs import read_firmware
 from ..reasons import CONSOLE, EXIT, HANDOFF, LEFT
@@ -127,6 +127,14 @@ def plan_from(
         host_reserved=host_reserved(spec, memory),
         dma=dma,
     )
+
+
+def plan_on(
+    arguments: argparse.Namespace, kernel: Kernel, firmware: bytes, engine: Engine, recording: "Recording | None"
+) -> BootPlan:
+    """The plan for a run on an engine: with what that reserves, without --no-dma's DMA, and with a recording's memory."""
+    memory = None if recording is None else recording.memory
+    return plan_from(arguments, kernel, firmware, host_reserved=engine.host_reserved, dma=not arguments.no_dma, memory=memory)
 
 
 def require_registers(names: Sequence[str], option: str) -> None:

@@ -13,7 +13,7 @@ from ..explain.told import Chapter, Story
 from ..inputs import open_kernel, read_sources
 from ..reasons import HANDOFF
 from ..session import get_engine
-from .common import cache_from, firmware_from, limits_from, plan_from, recording_from
+from .common import cache_from, firmware_from, limits_from, plan_on, recording_from
 
 if TYPE_CHECKING:
     from pvhboot.loader.recording import Recording
@@ -47,14 +47,7 @@ def _story(arguments: argparse.Namespace) -> Story:
     limits, recording = limits_from(arguments), recording_from(arguments)
     blob, engine = firmware_from(arguments), get_engine(arguments.engine)
     with open_kernel(arguments.kernel, cache_from(arguments)) as kernel:
-        plan = plan_from(
-            arguments,
-            kernel,
-            blob.data,
-            host_reserved=engine.host_reserved,
-            dma=not arguments.no_dma,
-            memory=recording.memory if recording else None,
-        )
+        plan = plan_on(arguments, kernel, blob.data, engine, recording)
         most = limits.instructions or INSTRUCTIONS
         limits = limits._replace(instructions=None)  # which not every engine can count
         sources = read_sources(arguments.manifest, blob)

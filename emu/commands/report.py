@@ -4,11 +4,11 @@ import argparse
 
 from pvhboot.loader.printable import one_line
 
-from ..inputs import open_kernel
+from ..inputs import open_kernel, read_sources
 from ..outputs import require_outputs, write_files
 from ..progress import shown_words
 from ..session import get_engine
-from .common import cache_from, firmware_from, has_interrupts, inputs_of, limits_from, plan_from, recording_from, until_from
+from .common import cache_from, firmware_from, has_interrupts, inputs_of, limits_from, plan_on, recording_from, until_from
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -21,14 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..page.render import render
 
     with open_kernel(arguments.kernel, cache_from(arguments)) as kernel:
-        plan = plan_from(
-            arguments,
-            kernel,
-            blob.data,
-            host_reserved=engine.host_reserved,
-            dma=not arguments.no_dma,
-            memory=recording.memory if recording else None,
-        )
+        plan = plan_on(arguments, kernel, blob.data, engine, recording)
         with shown_words() as show:
             told = tell(
                 plan,
@@ -37,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
                 until,
                 limits,
                 recording=recording,
+                sources=read_sources(arguments.manifest, blob),
                 interrupts=has_interrupts(arguments, until.kind),
                 progress=show,
             )

@@ -26,7 +26,7 @@ from ..timeline.goal import KernelPlaces, furthest, goal_from, kernel_places, pl
 from ..timeline.lookout import look_out, place_text
 from ..timeline.marks import EXIT, Timeline
 from ..timeline.own import take_timeline
-from .common import cache_from, firmware_from, has_interrupts, inputs_of, limits_from, plan_from, recording_from
+from .common import cache_from, firmware_from, has_interrupts, inputs_of, limits_from, plan_on, recording_from
 
 if TYPE_CHECKING:
     from pvhboot.loader.recording import Recording
@@ -48,14 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     timelines: list[Timeline] = []
     with open_kernel(arguments.kernel, cache_from(arguments)) as kernel:
         for one, engine, recording in zip(boots, engines, recordings, strict=True):
-            plan = plan_from(
-                one,
-                kernel,
-                blob.data,
-                host_reserved=engine.host_reserved,
-                dma=not arguments.no_dma,
-                memory=recording.memory if recording else None,
-            )
+            plan = plan_on(one, kernel, blob.data, engine, recording)
             places = kernel_places(plan, placed)
             until = goal or (EXIT if arguments.kernel is None else furthest(plan, places))
             require_possible(until, places)

@@ -20,7 +20,7 @@ from ..report.trace_text import end_text, record_text
 from ..session import Outcome, boot, get_engine
 from ..trace import End, Record, Tracer, Window
 from ..trace_file import header_of, to_line
-from .common import cache_from, firmware_from, inputs_of, limits_from, plan_from, recording_from, require_registers, until_from
+from .common import cache_from, firmware_from, inputs_of, limits_from, plan_on, recording_from, require_registers, until_from
 
 ONLY: Final = "--only"
 _ADDRESS: Final = re.compile("0x[0-9a-f]{1,16}", re.IGNORECASE)  # linear: of 64 bits
@@ -34,14 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     until, limits, recording = until_from(arguments), limits_from(arguments), recording_from(arguments)
     blob, engine = firmware_from(arguments), get_engine(arguments.engine)
     with open_kernel(arguments.kernel, cache_from(arguments)) as kernel:
-        plan = plan_from(
-            arguments,
-            kernel,
-            blob.data,
-            host_reserved=engine.host_reserved,
-            dma=not arguments.no_dma,
-            memory=recording.memory if recording else None,
-        )
+        plan = plan_on(arguments, kernel, blob.data, engine, recording)
         places = Places(plan, blob)
         window = _window(arguments, places)
 

@@ -11,7 +11,7 @@ from ..engines.base import Engine, Until
 from ..engines.names import QEMU
 from ..reasons import HANDOFF
 from ..session import Outcome
-from .common import plan_from, until_from
+from .common import plan_from, plan_on, until_from
 
 if TYPE_CHECKING:  # what not each boot has to wait for
     from pvhboot.loader.recording import Recording
@@ -57,10 +57,7 @@ def plan_of(
     """The plan; a replay's has the memory, the command line and what the host reserves of its transcript. (Others, if given,
     are planned with, so that it can be said what is not the same.)"""
     if replay is None:
-        memory = None if recording is None else recording.memory
-        return plan_from(
-            arguments, kernel, firmware, host_reserved=engine.host_reserved, dma=not arguments.no_dma, memory=memory
-        )
+        return plan_on(arguments, kernel, firmware, engine, recording)
     subject = replay.transcript.subject
     return plan_from(
         arguments,

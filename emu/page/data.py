@@ -1,6 +1,6 @@
 """The data of a page: a boot that was recorded step by step, and the same boot once more, to where it was to end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pvhboot.loader.plan import BootPlan
@@ -30,6 +30,7 @@ from .memory import regions, regions_json
 from .phases import modes_json, phases_json
 from .sources import SourceFiles
 from .steps import steps_json
+from .stored import Stored
 from .structures import memmap_json, structures
 
 if TYPE_CHECKING:
@@ -67,12 +68,14 @@ def tell(
     limits: Limits,
     *,
     recording: "Recording | None" = None,
+    sources: Mapping[str, str] | None = None,
     interrupts: bool = False,
     steps: int = STEPS_MAX,
     progress: Callable[[str], None] | None = None,
 ) -> Told:
-    """Boots the plan twice: step by step, of which so many at most are kept, and as a whole. `interrupts` as of Board;
-    `progress` is told how far it is. Raises as `boot` does. The kernel's file must be open."""
+    """Boots the plan twice: step by step, of which so many at most are kept, and as a whole. `sources` as of
+    SourceLines, `interrupts` as of Board; `progress` is told how far it is. Raises as `boot` does. The kernel's file must be
+    open."""
     show = progress or (lambda _words: None)
     beside = Beside()
 
@@ -84,7 +87,17 @@ def tell(
     def board(on_console: Callable[[bytes], None] | None = None) -> Board:
         return Board(plan, recording=recording, interrupts=interrupts, on_console=on_console)
 
-    recorded = record_boot(plan, blob, engine, limits, most=steps, watchers=[beside], on_record=on_record, board=board())
+    recorded = record_boot(
+        plan,
+        blob,
+        engine,
+        limits,
+        sources=sources,
+        most=steps,
+        watchers=[beside],
+        on_record=on_record,
+        board=board(),
+    )
     is_cut = _is_cut(recorded)
     if is_cut:
         recorded = recorded._replace(records=recorded.records[: _last_new(recorded) + _LOOPED])
@@ -115,6 +128,7 @@ def page_data(told: Told, recording: "Recording | None" = None) -> Json:
     plan, blob = outcome.plan, outcome.blob
     sources = SourceFiles(blob, recorded.sources)
     found = structures(outcome, beside.gdt(recorded.handoff))
+    stored = [Stored(structure, recorded.records) for structure in found]
     areas = regions(plan, blob)
     place = outcome.stop_place
     stop = outcome.run.stop
@@ -124,7 +138,7 @@ def page_data(told: Told, recording: "Recording | None" = None) -> Json:
         "ok": outcome.ok,
         "verdict": verdict(outcome),
         "facts": facts_json(outcome, recorded, is_cut=told.is_cut),
-        "findings": findings_json(outcome.findings, recorded, found),
+        "findings": findings_json(outcome, recorded, stored),
         "causes": [_cause(cause._asdict()) for cause in told.diagnosis.causes] if told.diagnosis else [],
         "end": {
             "words": one_line(describe_stop(stop)),
@@ -145,6 +159,7 @@ def page_data(told: Told, recording: "Recording | None" = None) -> Json:
             "end": plain(max(region.end for region in areas)),
             "regions": regions_json(areas),
             "structures": [structure.to_json() for structure in found],
+            "written": [one.to_json() for one in stored],
             "memmap": memmap_json(outcome),
         },
         "beyond": None if told.beyond is None else told.beyond.to_json(),

@@ -2,24 +2,35 @@
 // Finds the next step that changes a register, runs a label, or touches a device or an address.
 
 class Find {
-  constructor(trace, memory, step, go) {
+  constructor(trace, memory, step, go, leave) {
     Object.assign(this, { trace, memory, step, go });
     const labels = new Set(trace.sites.map((site) => site[4].split("+")[0]).filter(Boolean));
     const words = [...trace.registers, ...trace.devices.map(([name]) => name), ...labels];
     byId("findable").append(...words.map((word) => el("option", { value: word })));
     byId("find").addEventListener("submit", (event) => {
       event.preventDefault();
-      this.next(1);
+      if (this.next(1) && document.activeElement === byId("sought")) leave();
+    });
+    byId("sought").addEventListener("keydown", (event) => {
+      const isBack = event.key === "Enter" && event.shiftKey;
+      if (event.key !== "Escape" && !isBack) return;
+      event.preventDefault(); // what is sought stays, for n and p
+      if (!isBack || this.next(-1)) leave();
     });
     byId("find-back").addEventListener("click", () => this.next(-1));
   }
 
+  // Whether there is one; it goes there.
   next(direction) {
     const sought = byId("sought").value.trim().toLowerCase();
-    if (!sought) return byId("sought").focus();
+    if (!sought) {
+      byId("sought").focus();
+      return false;
+    }
     const found = this.#nearest(sought, direction);
     put(byId("found"), found === null ? `none ${direction > 0 ? "later" : "before"}` : "");
     if (found !== null) this.go(found);
+    return found !== null;
   }
 
   #nearest(sought, direction) {

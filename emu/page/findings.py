@@ -1,15 +1,13 @@
-"""What the check has found, with what each clause asks for, and the steps that had to do with it."""
+"""What the check has found, with what each clause asks for, and what in the steps had to do with it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pvhboot.shim.abi import x86
-
-from ..bus import WRITE
-from ..check import OK, Finding
-from ..effects import DMA, STORE
+from ..check import OK
 from ..recorded import Recorded
-from .structures import Structure
+from ..session import Outcome
+from .leads import Leads
+from .stored import Stored
 
 # What each clause of the check asks for.
 CLAUSES: Final[Mapping[str, str]] = {
@@ -42,49 +40,9 @@ CLAUSES: Final[Mapping[str, str]] = {
     "memory.payload": "Kernel and modules lie in memory as in their files.",
 }
 
-_REGISTERS: Final[Mapping[str, str]] = {
-    "cpu.cr0": "cr0",
-    "cpu.cr4": "cr4",
-    **{f"cpu.{name}": name for name in ("cs", "ds", "es", "ss", "tr")},
-}
 
-
-def findings_json(findings: Sequence[Finding], recorded: Recorded, structures: Sequence[Structure]) -> list[list[object]]:
-    """Clause, status, detail, what it asks for, and steps, the violated ones first."""
-    steps = _Steps(recorded, structures)
-    ordered = sorted(findings, key=lambda finding: finding.status == OK)
-    return [[*finding, CLAUSES.get(finding.clause, ""), list(steps.of(finding.clause))] for finding in ordered]
-
-
-class _Steps:
-    """Behind which step it was last done what a clause looks at."""
-
-    def __init__(self, recorded: Recorded, structures: Sequence[Structure]) -> None:
-        self._changed: dict[str, int] = {}
-        self._stored: dict[str, int] = {}
-        self._mtrr = self._rom = 0
-        self._handoff = recorded.handoff
-        kinds = {(structure.start, structure.end): structure.kind for structure in structures}
-        for step, (record, state) in enumerate(zip(recorded.firmware, recorded.states(), strict=False), 1):
-            self._changed.update(dict.fromkeys(record.changes, step))
-            if record.text == "wrmsr" and state["ecx"] & 0xFFFFFFFF == x86.MSR_MTRR_DEF_TYPE:
-                self._mtrr = step
-            for effect in record.effects:
-                if effect.kind in (STORE, DMA):
-                    last = effect.at + effect.size * effect.times
-                    hit = (kind for (start, end), kind in kinds.items() if effect.at < end and start < last)
-                    self._stored.update(dict.fromkeys(hit, step))
-                elif effect.kind == WRITE and effect.device == "rom":
-                    self._rom = step
-
-    def of(self, clause: str) -> Iterator[int]:
-        """None if nothing is known."""
-        kind = {"modules": "modlist"}.get(clause.partition(".")[0], clause.partition(".")[0])
-        found = {
-            "entry.eip": self._handoff or 0,
-            "cpu.mtrr": self._mtrr,
-            "rom.unwritten": self._rom,
-            "start_info.location": self._changed.get("ebx", 0),
-        }.get(clause, self._changed.get(_REGISTERS.get(clause, ""), self._stored.get(kind, 0)))
-        if found:
-            yield found
+def findings_json(outcome: Outcome, recorded: Recorded, stored: Sequence[Stored]) -> list[list[object]]:
+    """Clause, status, detail, what it asks for, and leads, the violated ones first."""
+    leads = Leads(outcome, recorded, stored)
+    ordered = sorted(outcome.findings, key=lambda finding: finding.status == OK)
+    return [[*finding, CLAUSES.get(finding.clause, ""), [list(lead) for lead in leads.of(finding)]] for finding in ordered]

@@ -165,9 +165,7 @@ class Memory {
   }
 
   // A structure's fields with what they hold at this step, as far as it is known.
-  #fields(row) {
-    const { content, fields } = row.span;
-    const now = this.#contentAt(row);
+  #fields({ span }) {
     return el(
       "table",
       { class: "content" },
@@ -183,55 +181,28 @@ class Memory {
       el(
         "tbody",
         {},
-        fields.map(([offset, size, name, text, meaning]) => {
-          const held = now.bytes.slice(offset, offset + size);
-          const isKnown = held.length > 0 && !held.includes(null);
-          const last = Math.max(0, ...now.steps.slice(offset, offset + size));
-          const isFinal = !isKnown || held.every((byte, index) => byte === content[offset + index]);
-          const isLater = !last && row.latest.some((at) => touches(this.trace.effect(at), row.span.start + offset, size));
-          const value = isLater
-            ? "not written yet"
-            : isFinal
-              ? text
-              : `0x${held
-                  .map((byte) => byte.toString(16).padStart(2, "0"))
-                  .reverse()
-                  .join("")}`;
+        span.fields.map(([offset, , name, text, meaning], index) => {
+          const versions = span.versions.get(index) ?? [];
+          const version = begunBy(versions, this.step);
+          const isLater = versions.length > 0 && !version;
+          const [step, , value, words] = version ?? [0, index, text, meaning];
+          const unwritten = isLater ? "" : this.trace.sees_memory ? "before" : "not told";
           return el(
             "tr",
-            { class: `${isLater ? "later" : ""}${last && last === this.step ? " changed" : ""}` },
+            { class: `${isLater ? "later" : ""}${step && step === this.step ? " changed" : ""}` },
             el("td", {}, hex(offset).slice(2)),
             el("th", { scope: "row" }, name),
             el(
               "td",
               {},
-              el("span", { class: "value" }, value),
-              meaning && isFinal && !isLater ? el("small", {}, meaning) : null,
+              el("span", { class: "value" }, isLater ? "not written yet" : value),
+              words && !isLater ? el("small", {}, words) : null,
             ),
-            el("td", {}, last ? stepLink(last) : isLater ? "" : this.trace.sees_memory ? "before" : "not told"),
+            el("td", {}, step ? stepLink(step) : unwritten),
           );
         }),
       ),
     );
-  }
-
-  // The bytes that the steps so far have stored to a row (null: none has), and the step that did.
-  #contentAt(row) {
-    const size = row.span.content.length;
-    const held = new Array(size).fill(null);
-    const steps = new Array(size).fill(0);
-    for (const at of row.latest) {
-      const effect = this.trace.effect(at);
-      if (effect.step > this.step) break;
-      const data = dataOf(effect);
-      for (let index = 0; index < effect.length; index++) {
-        const offset = Number(effect.at) + index - row.span.start;
-        if (offset < 0 || offset >= size) continue;
-        held[offset] = data ? data[index] : row.span.content[offset];
-        steps[offset] = effect.step;
-      }
-    }
-    return { bytes: held, steps };
   }
 }
 

@@ -18,7 +18,7 @@ class Page {
       memory,
       new Devices(trace),
     ];
-    this.find = new Find(trace, memory, () => this.wanted, go);
+    this.find = new Find(trace, memory, () => this.wanted, go, () => this.#toSteps());
     put(byId("of"), `of ${trace.last.toLocaleString("en")}`);
     this.#listen();
     showBeyond(trace);
@@ -58,7 +58,12 @@ class Page {
     if (step === undefined) return;
     this.go(Number(step));
     requestAnimationFrame(() => byId("bench").scrollIntoView()); // behind the step's own frame, which moves things
-    if (document.activeElement.closest(".summary")) byId("slider").focus({ preventScroll: true }); // keys go to the steps
+    if (document.activeElement.closest(".summary")) this.#toSteps();
+  }
+
+  // Has the keys go to the steps.
+  #toSteps() {
+    byId("slider").focus({ preventScroll: true, focusVisible: true });
   }
 
   #phase(by) {
@@ -102,10 +107,20 @@ class Page {
       this.go(Number(number.value.replace(/\D/g, "")));
       number.value = this.wanted;
     });
+    number.addEventListener("keydown", ({ key }) => {
+      if (key === "Escape") number.value = this.wanted; // what was typed is not gone to
+      if (key === "Escape" || key === "Enter") this.#toSteps();
+    });
     number.addEventListener("focus", () => number.select());
-    window.addEventListener("beforeprint", () =>
-      document.querySelectorAll(".summary details").forEach((details) => (details.open = true)),
-    );
+    const folded = new Set(); // what is open on paper alone
+    window.addEventListener("beforeprint", () => {
+      for (const details of document.querySelectorAll(".summary details:not([open])")) folded.add(details);
+      for (const details of folded) details.open = true;
+    });
+    window.addEventListener("afterprint", () => {
+      for (const details of folded) details.open = false;
+      folded.clear();
+    });
     byId("keys").addEventListener("click", () => byId("help").showModal());
   }
 

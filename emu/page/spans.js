@@ -2,22 +2,22 @@
 // The parts of memory as rows of cells, and which of them an effect touches.
 
 // Regions and structures from the highest address to the lowest, each with how deep it lies in others.
-function spans({ regions, structures }) {
+function spans({ regions, structures, written }) {
   const all = regions.map(([start, end, name, kind, what]) => ({
     start: Number(start),
     end: Number(end),
     name,
     kind,
     what,
-    content: [],
     fields: [],
   }));
-  for (const [name, start, end, kind, content, fields] of structures) {
+  structures.forEach(([name, start, end, kind, , fields], index) => {
     const place = all.find((span) => span.start === start && (span.end === end || span.name === name));
-    const held = { content: octets(content), fields };
+    const versions = Map.groupBy(written[index], ([, field]) => field); // by the index of a field
+    const held = { fields, versions };
     if (place) Object.assign(place, held);
     else all.push({ start: Number(start), end: Number(end), name, kind, what: "", ...held });
-  }
+  });
   all.sort((one, other) => one.start - other.start || other.end - one.end);
   const open = [];
   for (const span of all) {
@@ -43,9 +43,6 @@ function topDown(all) {
   });
 }
 
-const octets = (text) =>
-  Array.from({ length: text.length / 2 }, (_, index) => Number.parseInt(text.slice(2 * index, 2 * index + 2), 16));
-
 const touches = (effect, start, size) => Number(effect.at) < start + size && Number(effect.at) + effect.length > start;
 
 const overlaps = ({ span }, effect) => touches(effect, span.start, span.end - span.start);
@@ -56,14 +53,6 @@ function cellsOf({ span, count }, effect) {
   const first = Math.max(0, Math.floor((Number(effect.at) - span.start) / perCell));
   const last = Math.min(count - 1, Math.floor((Number(effect.at) + Math.max(effect.length, 1) - 1 - span.start) / perCell));
   return Array.from({ length: Math.max(0, last - first + 1) }, (_, index) => first + index);
-}
-
-// What an effect has moved, byte by byte; null if only its hash is known.
-function dataOf(effect) {
-  if (effect.data) return effect.data.startsWith("sha256:") ? null : octets(effect.data);
-  return effect.value === null
-    ? null
-    : Array.from({ length: effect.length }, (_, index) => bitsOf(effect.value, 8 * index + 7, 8 * index));
 }
 
 // A picture of the cells that are wanted, neighbours as one.

@@ -11,12 +11,13 @@ from pvhboot.shim.blob import Place
 from ..effects import DMA, EFFECT_KINDS, LOAD, STORE, Effect
 from ..engines.base import STATE_REGISTERS
 from ..recorded import Recorded
-from ..trace import Record
+from ..trace import EFLAGS, Record
 from .accesses import DEVICES, AccessWords
 from .beside import Beside
 from .columns import Json, Table, plain
 from .says import says
 from .sources import SourceFiles
+from .stored import addressed
 
 _NONE: Final = -1
 _MEMORY: Final = (LOAD, STORE, DMA)
@@ -93,7 +94,8 @@ def steps_json(recorded: Recorded, beside: Beside, sources: SourceFiles, words: 
         changed["values"] += [plain(value) for value in record.changes.values()]
         stored = {effect.at: effect.data for effect in record.effects if effect.kind == DMA}
         for effect in record.effects:
-            effects.add(index, effect, fetched.get(index), stored, beside.printed.get((index, effect.at)))
+            told = addressed(effect, state[EFLAGS]) if effect.kind in (LOAD, STORE) else effect
+            effects.add(index, told, fetched.get(index), stored, beside.printed.get((index, effect.at)))
         if phrase := says(record, state):
             said[str(index)] = sentences.number(phrase)
     first = recorded.records[0].before if recorded.records else None

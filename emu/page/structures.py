@@ -1,6 +1,6 @@
 """What a kernel finds at the handoff, field by field: start_info and what it leads to, and the GDT."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from pvhboot.loader.picture import about
@@ -63,30 +63,50 @@ def memmap_json(outcome: Outcome) -> list[list[object]]:
     return [[plain(entry.addr), plain(entry.end), entry.type, type_name(entry.type)] for entry in entries]
 
 
+def field_text(kind: str, name: str, selector: int, data: bytes) -> tuple[str, str]:
+    """The value and the meaning of a field of a structure of a kind that holds `data`; `selector`: its offset in a GDT."""
+    if kind == "start_info":
+        value = int.from_bytes(data, "little")
+        return f"{value:#x}", start_info_meaning(name, value)
+    if kind == "memmap":
+        entry = pvh.HVM_MEMMAP_ENTRY.unpack(data)
+        return f"{entry.addr:#x}, {entry.size:#x} bytes", type_name(entry.type)
+    if kind == "modlist":
+        module = pvh.HVM_MODLIST_ENTRY.unpack(data)
+        return f"{module.paddr:#x}", about(module.size)
+    if kind == "gdt":
+        value = int.from_bytes(data, "little")
+        return f"{value:016x}", _descriptor_meaning(selector, value)
+    text = data.split(b"\0")[0]
+    return one_line(text.decode(errors="replace")), f"{len(text)} bytes and a NUL"
+
+
+def _structure(name: str, start: int, kind: str, content: bytes, fields: Iterable[tuple[str, int, int]]) -> Structure:
+    """With fields of these names, offsets and sizes."""
+    lines = (
+        Line(offset, size, field, *field_text(kind, field, offset, content[offset : offset + size]))
+        for field, offset, size in fields
+    )
+    return Structure(name, start, kind, content, tuple(lines))
+
+
+def _entries(word: str, content: bytes, size: int) -> Iterator[tuple[str, int, int]]:
+    return ((f"{word} {offset // size}", offset, size) for offset in range(0, len(content), size))
+
+
 def _handed(tables: Tables, ebx: int) -> Iterator[Structure]:
     info = tables.start_info
     assert info is not None
-    lines = tuple(
-        Line(field.offset, field.size, name, f"{value:#x}", start_info_meaning(name, value))
-        for (name, field), value in zip(pvh.HVM_START_INFO.fields.items(), info, strict=True)
-    )
-    yield Structure("start_info", ebx, "start_info", pvh.HVM_START_INFO.pack(info), lines)
+    fields = [(name, *field) for name, field in pvh.HVM_START_INFO.fields.items()]
+    yield _structure("start_info", ebx, "start_info", pvh.HVM_START_INFO.pack(info), fields)
     if tables.memmap:
         content = b"".join(map(pvh.HVM_MEMMAP_ENTRY.pack, tables.memmap))
-        size = pvh.HVM_MEMMAP_ENTRY.size
-        lines = tuple(
-            Line(number * size, size, f"entry {number}", f"{entry.addr:#x}, {entry.size:#x} bytes", type_name(entry.type))
-            for number, entry in enumerate(tables.memmap)
-        )
-        yield Structure("memory map", info.memmap_paddr, "memmap", content, lines)
+        entries = _entries("entry", content, pvh.HVM_MEMMAP_ENTRY.size)
+        yield _structure("memory map", info.memmap_paddr, "memmap", content, entries)
     if tables.modules:
         content = b"".join(map(pvh.HVM_MODLIST_ENTRY.pack, tables.modules))
-        size = pvh.HVM_MODLIST_ENTRY.size
-        lines = tuple(
-            Line(number * size, size, f"module {number}", f"{entry.paddr:#x}", about(entry.size))
-            for number, entry in enumerate(tables.modules)
-        )
-        yield Structure("module list", info.modlist_paddr, "modlist", content, lines)
+        entries = _entries("module", content, pvh.HVM_MODLIST_ENTRY.size)
+        yield _structure("module list", info.modlist_paddr, "modlist", content, entries)
     strings = [("command line", info.cmdline_paddr, tables.cmdline)]
     strings += [
         (f"command line of module {number}", entry.cmdline_paddr, line)
@@ -94,18 +114,14 @@ def _handed(tables: Tables, ebx: int) -> Iterator[Structure]:
     ]
     for name, start, text in strings:
         if text is not None:
-            line = Line(0, len(text) + 1, "text", one_line(text.decode(errors="replace")), f"{len(text)} bytes and a NUL")
-            yield Structure(name, start, "cmdline", text + b"\0", (line,))
+            yield _structure(name, start, "cmdline", text + b"\0", [("text", 0, len(text) + 1)])
 
 
 def _gdt(gdt: LoadedGdt) -> Structure:
     size = x86.DESC_SIZE
-    lines = tuple(
-        Line(selector, size, f"selector {selector:#06x}", f"{value:016x}", _descriptor_meaning(selector, value))
-        for selector, value in zip(range(0, len(gdt.descriptors) * size, size), gdt.descriptors, strict=True)
-    )
     content = b"".join(value.to_bytes(size, "little") for value in gdt.descriptors)
-    return Structure("GDT", gdt.base, "gdt", content, lines)
+    selectors = ((f"selector {selector:#06x}", selector, size) for selector in range(0, len(content), size))
+    return _structure("GDT", gdt.base, "gdt", content, selectors)
 
 
 def _descriptor_meaning(selector: int, value: int) -> str:

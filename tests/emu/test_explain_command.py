@@ -9,7 +9,7 @@ from pvhboot.emu.explain.text import WIDTH
 from pvhboot.emu.inputs import BUILTIN_GUEST
 from pvhboot.loader.recording import default_recording
 from pvhboot.shim.abi import acpi_loader
-from pvhboot.shim.image import build
+from pvhboot.shim.image import asm_source, build
 from pvhboot.shim.machines import BARE, MICROVM_ACPI, UNIVERSAL
 from pvhboot.shim.stage import make_stage
 
@@ -171,6 +171,24 @@ def test_a_custom_stage_and_a_verbose_build(explain, tmp_path):
     _, out, _ = explain(*options, "--chapter", "flat")
     assert "POST PROTECTED_MODE" in out
     assert "tell (panic.s:16), " in out
+
+
+def test_a_changed_file_is_told_with_the_comments_beside_its_manifest_alone(explain, tmp_path):
+    first = asm_source("flat32.s").splitlines()[0]
+    text = asm_source("flat32.s").replace(first, "# Mine alone.").replace("    cld\n", "    nop\n    cld  # here, too\n")
+    blob = build(BARE, sources={"flat32.s": text})
+    (tmp_path / "fw.bin").write_bytes(blob.data)
+    (tmp_path / "fw.json").write_text(blob.to_json())
+    options = "--firmware", tmp_path / "fw.bin", "--manifest", tmp_path / "fw.json", "--chapter", "flat"
+    _, out, _ = explain(*options)
+    ran = out.partition("What ran")[2]
+    assert re.search(r"flat32\.s:\d+ +cld$", ran, re.MULTILINE)
+    assert first.strip("# .") not in ran  # of pvhboot's own file
+    (tmp_path / "flat32.s").write_text(text)
+    _, out, _ = explain(*options)
+    ran = out.partition("What ran")[2]
+    assert "flat32.s: Mine alone" in ran
+    assert re.search(r"flat32\.s:\d+ +cld +# here, too$", ran, re.MULTILINE)
 
 
 def test_a_real_kernel(explain, guest_file):

@@ -59,6 +59,12 @@ WRONG = {
     "listing-of-numbers": lambda manifest: json.dumps({**manifest, "listing": [1]}),
     "lines-of-numbers": lambda manifest: json.dumps({**manifest, "listing": [["0xfffffff0", "e9", 5, 9, 7]]}),
     "lines-of-other-bytes": lambda manifest: json.dumps({**manifest, "listing": [["0xfffffff0", "90", "reset.s", 9, "nop"]]}),
+    **{
+        f"a-file-at-{where}": lambda manifest, where=where: json.dumps(
+            {**manifest, "listing": [[row[0], row[1], where, *row[3:]] for row in manifest["listing"]]}
+        )
+        for where in ("/etc/passwd", "../reset.s", "..", "a\nb")
+    },
     "lines-beyond-the-rom": lambda manifest: json.dumps({**manifest, "listing": [["0x1fffffff0", "e9", "reset.s", 9, "nop"]]}),
     "labels-beyond-the-rom": lambda manifest: json.dumps({**manifest, "symbols": {**manifest["symbols"], "x": "0x1fffffff0"}}),
     "no-reset-vector": lambda manifest: json.dumps({**manifest, "symbols": {}}),

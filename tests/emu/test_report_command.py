@@ -52,6 +52,23 @@ def test_a_firmware_that_fails_is_status_1_and_has_its_page(run, tmp_path):
     assert [lines for name, lines, _ in data["files"] if name == "flat32.s"]
 
 
+def test_an_edited_firmware_is_shown_with_the_files_beside_its_manifest(run, tmp_path):
+    text = asm_source("flat32.s").replace("    cld\n", "    nop\n    cld  # mine alone\n")
+    blob = build(BARE, sources={"flat32.s": text})
+    (tmp_path / "mine.bin").write_bytes(blob.data)
+    (tmp_path / "mine.json").write_text(blob.to_json())
+    options = "--firmware", tmp_path / "mine.bin", "--manifest", tmp_path / "mine.json"
+
+    def shown():
+        return next((lines, whole) for name, lines, whole in payload(run(*options)[2].decode())["files"] if name == "flat32.s")
+
+    lines, whole = shown()
+    assert not whole  # pvhboot's own file is another one
+    assert not [line for line in lines if "#" in line]
+    (tmp_path / "flat32.s").write_text(text)
+    assert shown() == ([line.rstrip() for line in text.splitlines()], True)
+
+
 def test_foreign_firmware_gets_its_page(run, qboot):
     status, out, page = run("--machine", "q35", "--firmware", qboot, "--until", "handoff")
     data = payload(page.decode())

@@ -5,6 +5,7 @@ from pvhboot.emu.clauses import CLAUSES as CHECKED
 from pvhboot.emu.effects import EFFECT_KINDS
 from pvhboot.emu.engines.base import GENERAL
 from pvhboot.emu.inputs import read_firmware
+from pvhboot.emu.lab.exercises import find
 from pvhboot.emu.page.columns import plain
 from pvhboot.emu.page.findings import CLAUSES
 from pvhboot.shim.abi import pvh
@@ -81,11 +82,12 @@ def test_the_structures_are_those_of_the_handoff(tmp_path, engine_name):
     assert data["memory"]["memmap"] == [[e.addr, e.end, e.type, pvh.MEMMAP_TYPE_NAMES[e.type]] for e in tables.memmap]
 
 
-def test_stores_and_dma_fill_the_structures(tmp_path):
-    """As the page draws memory: nothing but what the steps say."""
+@pytest.mark.parametrize("spec", [MICROVM, MICROVM_ACPI], ids=lambda spec: spec.name)
+def test_stores_and_dma_fill_the_structures(tmp_path, spec):
+    """As the page draws memory: nothing but what the steps say. With ACPI tables entries are moved from the last one down."""
     initrd = tmp_path / "initrd"
     initrd.write_bytes(b"module" * 100)
-    data = report(MICROVM, initrd=initrd).data
+    data = report(spec, initrd=initrd).data
     memory: dict[int, int] = {}
     columns = data["effects"]
     for row, index in enumerate(columns["step"]):
@@ -99,6 +101,50 @@ def test_stores_and_dma_fill_the_structures(tmp_path):
     for name, start, end, _, content, _ in data["memory"]["structures"]:
         if name != "GDT":  # in it a bit is set by ltr itself
             assert bytes(memory[at] for at in range(start, end)).hex() == content, name
+
+
+def held(data, name, step):
+    """What the fields of a structure held behind a step: values, meanings, and the last step that has stored to each."""
+    found = {}
+    for structure, versions in zip(data["memory"]["structures"], data["memory"]["written"], strict=True):
+        if structure[0] == name:
+            for at, field, value, meaning in versions:
+                if at <= step:
+                    found[structure[5][field][2]] = (value, meaning, at)
+    return found
+
+
+@pytest.mark.parametrize("spec", MACHINES.values(), ids=MACHINES)
+def test_in_the_end_each_field_holds_what_the_kernel_finds(spec):
+    data = report(spec).data
+    for name, _, _, _, _, fields in data["memory"]["structures"]:
+        found = held(data, name, data["handoff"])
+        wanted = {field: (value, meaning) for _, _, field, value, meaning in fields if field in found}
+        assert {field: told[:2] for field, told in found.items()} == wanted, name
+    assert len(held(data, "start_info", data["handoff"])) == len(pvh.HVM_START_INFO.fields)
+
+
+def test_on_the_way_a_field_is_told_as_in_the_end(broken):
+    """An entry that was moved up by `rep movsd` downwards, and the one that its place is filled with, field by field."""
+    data = broken("claimed-twice")
+    steps = [at for at, field, *_ in data["memory"]["written"][place_of(data, "memory map")] if field == 3]
+    assert held(data, "memory map", steps[0])["entry 3"] == ("0xffff0000, 0x10000 bytes", "reserved", steps[0])
+    final = held(data, "memory map", steps[-1])
+    assert final["entry 3"] == ("0x3fff000, 0x1000 bytes", "ACPI", steps[-1])
+    assert final["entry 4"][:2] == ("0xffff0000, 0x10000 bytes", "reserved")
+    assert final["entry 4"][2] < steps[-1]
+
+
+def place_of(data, name):
+    return [structure[0] for structure in data["memory"]["structures"]].index(name)
+
+
+def test_a_field_that_is_stored_in_parts_is_told_so(microvm):
+    data = microvm.data
+    versions = data["memory"]["written"][place_of(data, "start_info")]
+    fields = [field[2] for field in data["memory"]["structures"][place_of(data, "start_info")][5]]
+    told = [value for _, field, value, _ in versions if fields[field] == "memmap_paddr"]
+    assert told == ["written in part", hex(microvm.told.outcome.tables.start_info.memmap_paddr)]
 
 
 def test_the_fields_of_a_structure_cover_its_bytes(microvm):
@@ -214,13 +260,76 @@ def test_each_clause_has_words():
     assert set(CLAUSES) == set(CHECKED)
 
 
+def leads_of(data):
+    return {clause: leads for clause, _, _, _, leads in data["findings"]}
+
+
 def test_a_finding_leads_to_the_step_that_did_it(microvm):
     data = microvm.data
-    steps = {clause: found for clause, _, _, _, found in data["findings"]}
+    leads = leads_of(data)
     for clause, step in (("cpu.cr0", "mov cr0, eax"), ("cpu.tr", "ltr ax"), ("cpu.mtrr", "wrmsr")):
-        assert data["sites"][data["steps"][steps[clause][0] - 1]][3] == step
-    assert steps["entry.eip"] == [data["handoff"]]
-    assert set(steps) == set(CLAUSES)
+        assert data["sites"][data["steps"][leads[clause][0][0] - 1]][3] == step
+    assert leads["cpu.cr0"][0][1] == "the last change of cr0, mov cr0, eax"
+    assert leads["entry.eip"] == [[data["handoff"], "the jump to the kernel"]]
+    assert set(leads) == set(CLAUSES)
+    assert all(step for found in leads.values() for step, _ in found)
+
+
+@pytest.fixture
+def broken():
+    """The data of a boot of the firmware of an exercise."""
+
+    def made(name):
+        exercise = find(name)
+        return report(exercise.machine, blob=build(exercise.machine, sources=exercise.broken)).data
+
+    return made
+
+
+# Of the firmware of an exercise, by clauses that it violates, what the leads say.
+LEADS = {
+    "claimed-twice": {
+        "memmap.count": ["the last store to start_info's memmap_entries"],
+        "memmap.disjoint": [
+            "begins what entry 2 holds, with its addr, size, type",
+            "the last store to entry 2's reserved field",
+            "begins what entry 3 holds, with its addr",
+            "the last store to entry 3's type",
+        ],
+        "memmap.plan": ["begins what entry 3 holds, with its addr", "the last store to entry 3's type"],
+    },
+    "two-faced": {"cpu.ds": ["no step changes ds: it is as the reset left it"]},
+    "phantom": {"memmap.entries": ["no step stores to entry 4"]},
+}
+
+
+@pytest.mark.parametrize("name", LEADS)
+def test_a_finding_says_what_a_step_did_or_that_none_did_it(broken, name):
+    data = broken(name)
+    leads = leads_of(data)
+    assert {clause: [words for _, words in leads[clause]] for clause in LEADS[name]} == LEADS[name]
+    for clause in LEADS[name]:
+        steps = [step for step, _ in leads[clause]]
+        assert steps == sorted(steps)
+        assert all(step or words.startswith("no step") for step, words in leads[clause])
+
+
+def test_where_memory_was_overwritten_the_step_is_told():
+    at = report(BARE).told.outcome.plan.segments[0].paddr
+    text = asm_source("handoff.s")
+    code = f"    mov byte ptr [{at:#x}], 0\n"
+    blob = build(BARE, sources={"handoff.s": text.replace("    mov eax, SEL_TSS\n", f"{code}    mov eax, SEL_TSS\n")})
+    data = report(BARE, blob=blob).data
+    ((step, words),) = leads_of(data)["memory.payload"]
+    assert words == f"a store to {at:#x}"
+    assert data["sites"][data["steps"][step - 1]][3] == f"mov byte ptr [{at:#x}], 0"
+
+
+def test_what_the_engine_does_not_see_is_not_denied(engine_name):
+    exercise = find("phantom")
+    blob = build(exercise.machine, sources=exercise.broken)
+    data = report(exercise.machine, blob=blob, engine=engine_name).data
+    assert bool(leads_of(data)["memmap.entries"]) == (engine_name == "unicorn")
 
 
 def test_a_number_that_is_too_large_for_javascript_is_a_word():

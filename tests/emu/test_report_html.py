@@ -100,13 +100,27 @@ def test_the_head_reads_without_a_script(page):
     assert "27 clauses are met" in said
 
 
+def test_the_likely_cause_is_folded_and_a_violation_is_not():
+    data = report(MICROVM).data | {"ok": False}
+    data["causes"] = [{"title": "the title", "why": "the reason", "evidence": [], "remedy": "the remedy"}]
+    data["findings"][0][1] = "violated"
+    said = render(data).decode().split("<main")[0]
+    for words in ("the title", "the reason", "the remedy"):
+        assert words not in re.sub(r'<details class="causes">.*?</details>', "", said, flags=re.DOTALL)
+    assert "<summary>Likely cause, and what to do</summary>" in said
+    assert "<code>entry.eip</code>" in re.sub(r"<details class=\"met-all\">.*?</details>", "", said, flags=re.DOTALL)
+    data["causes"] *= 2
+    assert "<summary>2 likely causes, and what to do</summary>" in render(data).decode()
+
+
 def test_what_is_hostile_is_text(tmp_path):
     initrd = tmp_path / "a<b>&'\"\n\x1b[2J.cpio"
     initrd.write_bytes(b"module")
     told = report(MICROVM, cmdline=HOSTILE, initrd=initrd)
     data = told.data | {"title": HOSTILE, "verdict": HOSTILE}
     data["causes"] = [{"title": HOSTILE, "why": HOSTILE, "evidence": [HOSTILE], "remedy": HOSTILE}]
-    data["findings"][0] = [HOSTILE, "violated", HOSTILE, HOSTILE, [1]]
+    data["findings"][0] = [HOSTILE, "violated", HOSTILE, HOSTILE, [[1, HOSTILE], [0, HOSTILE]]]
+    data["findings"][1][4] = [[1, HOSTILE]]
     page = render(data).decode()
     assert payload(page) == data
     harmless = render(report(MICROVM).data).decode()

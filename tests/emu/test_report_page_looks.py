@@ -1,6 +1,8 @@
 """The page of `report` in a browser, for every reader: popovers by mouse, keyboard and touch, light and dark, narrow, on paper,
 by keyboard alone, and without a script."""
 
+from itertools import pairwise
+
 import pytest
 from page_shown import fields, go, step_of
 from pvhboot.emu.bitfields import descriptor_fields, register_fields
@@ -260,6 +262,41 @@ def test_on_paper_there_is_the_step_and_nothing_to_press(open_page, name):
     assert background(page) == "rgb(255, 255, 255)"
     clipped = "(selector) => { const one = document.querySelector(selector); return one.scrollHeight > one.clientHeight + 1; }"
     assert [pane for pane in ("#code", "#state", ".map", "#memory-detail") if page.evaluate(clipped, pane)] == []
+
+
+def test_paper_has_all_that_is_folded_and_the_screen_then_has_it_folded_again(open_page):
+    page = open_page("qboot")
+    page.locator(".met-all > summary").click()
+    is_open = "(state) => [...document.querySelectorAll('.summary details')].filter((one) => one.open === state).length"
+    folded = page.evaluate(is_open, False)
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(is_open, False) == 0
+    assert page.locator(".cause").first.is_visible()
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(is_open, False) == folded > 0
+
+
+def test_the_steps_are_seen_at_once_where_all_is_well(open_page):
+    page = open_page("q35", viewport={"width": 1280, "height": 900})
+    for pane in ("#code", "#state", "#memory"):
+        assert page.locator(pane).bounding_box()["y"] < 900 * 0.6
+    assert not page.is_visible(".facts")
+    page.locator(".booted > summary").click()
+    assert page.is_visible(".facts")
+
+
+@pytest.mark.parametrize("width", [1280, 1051, 390])
+def test_what_wraps_in_a_step_hides_nothing_above_it(open_page, width):
+    page, data = open_page("q35", viewport={"width": width, "height": 900}), made("q35").data
+    longest = max(range(len(data["steps"])), key=lambda index: len(data["sites"][data["steps"][index]][3]))
+    go(page, longest + 1)
+    card, parts = page.locator(".now").bounding_box(), [".now .phase b", "#instruction", "#where"]
+    boxes = [page.locator(part).bounding_box() for part in parts]
+    for before, after in pairwise([{"y": card["y"], "height": 0}, *boxes]):
+        assert before["y"] + before["height"] <= after["y"] + 1
+    heading = page.locator(".now .phase")
+    assert heading.evaluate("(one) => one.scrollHeight <= one.clientHeight + 1")
+    assert boxes[1]["y"] + boxes[1]["height"] <= card["y"] + card["height"]
 
 
 def test_what_moves_stays_still_where_that_is_wanted(open_page):
