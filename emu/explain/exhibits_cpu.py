@@ -20,10 +20,10 @@ _SMALL: Final = 2  # bits: what has more is shown in hexadecimal
 
 
 def reset_state(telling: Telling) -> list[Exhibit]:
-    """All registers before the first instruction, but for those that are 0."""
+    """What a trace has of the registers before the first instruction, but for those that are 0."""
     firmware = telling.recorded.firmware
     state = telling.before(firmware[0])
-    rows = _segment_rows(state)
+    rows = _segment_rows(state, (*_SEGMENTS, "ldtr", "tr"))
     rows.append(Row(f"IP is {firmware[0].ip:#x}", {"register": "eip", "value": firmware[0].ip}))
     rows += [_bits_row("cr0", state["cr0"]), _bits_row("eflags", state["eflags"])]
     edx = state["edx"]
@@ -36,13 +36,13 @@ def reset_state(telling: Telling) -> list[Exhibit]:
         )
         for name in ("gdtr", "idtr")
     ]
-    return [Exhibit("The registers after the reset (all others are 0)", tuple(rows))]
+    return [Exhibit("The registers after the reset (the other general ones are 0, and so are CR3, CR4 and EFER)", tuple(rows))]
 
 
-def _segment_rows(state: Mapping[str, int]) -> list[Row]:
-    """A row for all segment registers that hold the same."""
+def _segment_rows(state: Mapping[str, int], registers: Sequence[str]) -> list[Row]:
+    """A row for all segment registers of these that hold the same."""
     alike: dict[tuple[int, int, int], list[str]] = {}
-    for name in _SEGMENTS:
+    for name in registers:
         alike.setdefault((state[name], state[f"{name}_base"], state[f"{name}_limit"]), []).append(name)
     return [
         Row(

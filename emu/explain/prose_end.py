@@ -21,7 +21,7 @@ LAST_CHAPTERS: Final = (
             When(
                 "at_handoff",
                 "Where to jump the kernel's file says: an ELF note of the type PHYS32_ENTRY, in which the host has found "
-                "{entry:#x}. Nobody ever returns from there, so that a jmp does, and no call is needed.",
+                "{entry:#x}. Nobody ever returns from there, so that a jmp is enough.",
             ),
             When(
                 "at_handoff",

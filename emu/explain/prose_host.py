@@ -110,9 +110,10 @@ HOST_CHAPTERS: Final = (
             ),
             When(
                 "bare",
-                "The host's list has {host_ranges}. What it does not say is that the firmware's ROM lies in there, and at the "
-                "end of 4 GiB. So the firmware cuts what begins at 0 in two, around the hole below 1 MiB, and adds what it "
-                "knows itself as reserved. A kernel must not take that for free space, to put a device there.",
+                "The host's list has {host_ranges}. What it does not say is that a copy of the firmware's ROM lies in there, "
+                "below 1 MiB, and the ROM itself in front of 4 GiB. So the firmware cuts what begins at 0 in two, around the "
+                "hole below 1 MiB, and adds what it knows itself as reserved. A kernel must not take that for free space, to "
+                "put a device there.",
                 unless=True,
             ),
             When(

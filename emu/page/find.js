@@ -17,6 +17,7 @@ class Find {
       event.preventDefault(); // what is sought stays, for n and p
       if (!isBack || this.next(-1)) leave();
     });
+    byId("sought").addEventListener("focus", () => byId("sought").select());
     byId("find-back").addEventListener("click", () => this.next(-1));
   }
 
@@ -28,14 +29,18 @@ class Find {
       return false;
     }
     const found = this.#nearest(sought, direction);
-    put(byId("found"), found === null ? `none ${direction > 0 ? "later" : "before"}` : "");
-    if (found !== null) this.go(found);
-    return found !== null;
+    if (found !== null) {
+      put(byId("found"), "");
+      this.go(found);
+      return true;
+    }
+    const isNowhere = this.#nearest(sought, 1, 0) === null;
+    put(byId("found"), isNowhere ? "in no step" : direction > 0 ? "none later" : "none before");
+    return false;
   }
 
-  #nearest(sought, direction) {
+  #nearest(sought, direction, step = this.step()) {
     const { trace } = this;
-    const step = this.step();
     const register = trace.register.get(sought);
     if (register !== undefined)
       return direction > 0 ? trace.changeOf(register, step, 1) : step ? trace.changeOf(register, step - 1, -1) : null;

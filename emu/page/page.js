@@ -30,6 +30,7 @@ class Page {
   go(step) {
     const before = this.wanted;
     this.wanted = Math.max(0, Math.min(this.trace.last, Math.round(step) || 0));
+    if (this.wanted !== before) put(byId("found"), ""); // which was of the step before
     if (this.wanted !== before && !this.frame) this.frame = requestAnimationFrame(() => this.#show());
   }
 
@@ -94,6 +95,12 @@ class Page {
     return targets[name]();
   }
 
+  // Goes there by a key: from the top of the page so that one sees it.
+  #walk(name) {
+    this.go(this.#target(name));
+    if (byId("bench").getBoundingClientRect().top > innerHeight / 2) byId("bench").scrollIntoView();
+  }
+
   #listen() {
     for (const button of document.querySelectorAll("[data-go]"))
       button.addEventListener("click", () => this.go(this.#target(button.dataset.go)));
@@ -127,10 +134,10 @@ class Page {
   #key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
     if (event.key === "Escape") return this.popover.close();
-    if (event.target.closest("input, select, textarea, .summary")) return;
-    if (event.target.matches(".scroll") && SCROLLS.has(event.key)) return; // a pane that has the focus
+    if (event.target.closest("input, select, textarea")) return;
+    if (event.target.closest(".scroll, .summary") && SCROLLS.has(event.key)) return; // what has the focus
     const name = KEYS[event.shiftKey ? `Shift ${event.key}` : event.key];
-    if (name) this.go(this.#target(name));
+    if (name) this.#walk(name);
     else if (event.key === "/") byId("sought").focus();
     else if (event.key === "g") byId("number").focus();
     else if (event.key === "?") byId("help").showModal();
@@ -155,7 +162,7 @@ const KEYS = {
   h: "handoff",
 };
 
-const SCROLLS = new Set(["ArrowUp", "ArrowDown", "PageUp", "PageDown"]);
+const SCROLLS = new Set(["ArrowUp", "ArrowDown", "PageUp", "PageDown", "Home", "End"]);
 
 // Light or dark: as the system has it, until the switch says otherwise.
 function switchTheme() {

@@ -1,4 +1,4 @@
-# The reset vector: where every x86 CPU starts, 16 bytes below 4 GiB.
+# The reset vector: where every x86 CPU since the 80386 starts, 16 bytes below 4 GiB.
 #
 # In:       the state after reset: real mode, CS f000 with its hidden base at ffff0000, IP fff0, interrupts off
 # Out:      at real_mode, nothing changed

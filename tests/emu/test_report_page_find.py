@@ -72,11 +72,44 @@ def test_where_nothing_is_found_the_box_keeps_the_focus(open_page):
     page = open_page("microvm")
     for key in ("/", "x", "y", "z", "Enter"):
         page.keyboard.press(key)
-    assert page.inner_text("#found") == "none later"
+    assert page.inner_text("#found") == "in no step"
     assert focused(page)[0] == "sought"
     page.keyboard.press("Shift+Enter")
-    assert page.inner_text("#found") == "none before"
+    assert page.inner_text("#found") == "in no step"
     assert focused(page)[0] == "sought"
+
+
+def test_what_was_sought_is_typed_over_and_what_was_said_of_it_goes_with_the_step(open_page):
+    page = open_page("microvm")
+    changes = {
+        name: [record.number for record in made("microvm").told.recorded.records if name in record.changes]
+        for name in ("cr0", "gdtr_base")
+    }
+    for name, steps in changes.items():
+        page.keyboard.press("Home")
+        page.keyboard.press("/")
+        page.keyboard.type(name)
+        page.keyboard.press("Enter")
+        assert step_of(page) == steps[0]
+    page.keyboard.press("Home")
+    page.keyboard.press("p")
+    assert page.inner_text("#found") == "none before"
+    page.keyboard.press("ArrowRight")
+    step_of(page)
+    assert page.inner_text("#found") == ""
+
+
+def test_the_keys_go_to_the_steps_from_the_summary_too_and_these_come_into_view(open_page):
+    page = open_page("microvm")
+    page.click(".summary summary >> nth=0")
+    assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+    page.set_viewport_size({"width": 1280, "height": 400})
+    page.evaluate("scrollTo(0, 0)")
+    page.keyboard.press("End")
+    assert step_of(page) == 0  # that scrolls the summary
+    page.keyboard.press("h")
+    assert step_of(page) == made("microvm").data["handoff"]
+    assert page.evaluate("document.getElementById('bench').getBoundingClientRect().top < innerHeight / 2")
 
 
 def test_labels_devices_and_addresses_are_found(open_page):
