@@ -93,7 +93,13 @@ _SYSTEM_TYPES: Final[Mapping[int, str]] = {
     interrupts.GATE_INTERRUPT: "32-bit interrupt gate",
     interrupts.GATE_TRAP: "32-bit trap gate",
 }
-_MEMORY_TYPES: Final = {0: "uncached", 1: "write-combining", 4: "write-through", 5: "write-protected", 6: "write-back"}
+_MEMORY_TYPES: Final = {
+    0: "uncached",
+    1: "write-combining",
+    4: "write-through",
+    5: "write-protected",
+    x86.MTRR_TYPE_WRITE_BACK: "write-back",
+}
 
 
 def register_fields(name: str, value: int) -> list[BitField]:
@@ -109,7 +115,7 @@ def register_fields(name: str, value: int) -> list[BitField]:
 
 def selector_fields(selector: int) -> list[BitField]:
     """Index, table and requested privilege level of a selector."""
-    index, is_local, rpl = selector >> 3, bool(selector & x86.SELECTOR_LDT), selector & x86.SELECTOR_RPL
+    index, is_local, rpl = selector >> x86.SELECTOR_INDEX_SHIFT, bool(selector & x86.SELECTOR_LDT), selector & x86.SELECTOR_RPL
     return [
         BitField(15, 3, "index", index, f"descriptor {index}" if index or is_local else "the null descriptor"),
         BitField(2, 2, "TI", int(is_local), "of the LDT" if is_local else "of the GDT"),
@@ -119,10 +125,11 @@ def selector_fields(selector: int) -> list[BitField]:
 
 def mtrr_def_type_fields(value: int) -> list[BitField]:
     """E, FE and type of IA32_MTRR_DEF_TYPE."""
-    enabled, fixed, kind = value >> 11 & 1, value >> 10 & 1, value & 0xFF
+    enabled, fixed = bool(value & x86.MTRR_DEF_TYPE_ENABLE), bool(value & x86.MTRR_DEF_TYPE_FIXED)
+    kind = value & 0xFF
     return [
-        BitField(11, 11, "E", enabled, "MTRRs on" if enabled else "MTRRs off: all memory is uncached"),
-        BitField(10, 10, "FE", fixed, "fixed ranges on" if fixed else "fixed ranges off"),
+        BitField(11, 11, "E", int(enabled), "MTRRs on" if enabled else "MTRRs off: all memory is uncached"),
+        BitField(10, 10, "FE", int(fixed), "fixed ranges on" if fixed else "fixed ranges off"),
         BitField(7, 0, "type", kind, _MEMORY_TYPES.get(kind, "reserved")),
     ]
 

@@ -16,7 +16,7 @@ from .progress import shown_progress
 
 BUILTIN_GUEST: Final = "conformance guest"
 _MANIFEST_MAX: Final = 16 << 20  # bytes
-_SOURCE_MAX: Final = 1 << 20  # bytes
+SOURCE_MAX: Final = 1 << 20  # bytes
 
 
 def open_kernel(path: str | None, cache: Cache | None = None) -> Kernel:
@@ -59,5 +59,5 @@ def read_sources(manifest: str | None, blob: Blob) -> dict[str, str]:
         path = os.path.join(os.path.dirname(manifest or ""), name)
         if os.path.basename(name) == name and os.path.isfile(path):
             with suppress(BootError, ValueError):
-                found[name] = read_file(path, "source", _SOURCE_MAX).decode()
+                found[name] = read_file(path, "source", SOURCE_MAX).decode()
     return found

@@ -19,7 +19,7 @@ from .scene import Cause, Scene
 
 _BEFORE: Final = 4  # instructions in front of a conditional jump make its condition
 _FILES: Final = range(fw_cfg.FW_CFG_FILE_FIRST, fw_cfg.FW_CFG_ENTRY_MASK + 1)
-_SMALL: Final = 1 << 16  # numbers of the directory below it, with their bytes turned, are large
+SMALL: Final = 1 << 16  # numbers of the directory below it, with their bytes turned, are large
 _SWAP: Final = "fw_cfg's directory, its DMA register and its DMA descriptors are big-endian; an x86 CPU is not."
 
 
@@ -178,7 +178,7 @@ def number_not_swapped(scene: Scene) -> Cause | None:
         return None
     sizes = {key: source.size for key, source in _items(scene).items() if key in _FILES}
     names = {size: f"the size of file {key:#x}" for key, size in sizes.items()} | {len(sizes): "the number of files"}
-    turned = {swapped(value): (value, name) for value, name in names.items() if 1 < value < _SMALL}
+    turned = {swapped(value): (value, name) for value, name in names.items() if 1 < value < SMALL}
     last, executed = scene.history.last_branch, scene.history.executed
     before = () if last is None else executed[max(0, last - _BEFORE) : last]
     ones = [read_instruction(one.data, one.address, one.bits, one.registers) for one in before]

@@ -11,6 +11,7 @@ from pvhboot.shim.errors import AssemblyError, BootError
 from pvhboot.shim.files import read_file
 from pvhboot.shim.version import VERSION
 
+from ..inputs import SOURCE_MAX
 from ..outputs import Data, write_files
 from .exercise import FIRMWARE, INITRD, MANIFEST, Exercise, initrd
 from .exercises import find
@@ -18,7 +19,6 @@ from .readme import readme
 from .stock import blob_of, broken_blob
 
 _STATE: Final = "lab.json"
-_SOURCE_MAX: Final = 1 << 20  # bytes
 _SUFFIX: Final = ".s"
 
 
@@ -69,7 +69,7 @@ class Directory:
         if not os.path.isfile(state):
             raise BootError(f"{path}: no exercise is here: `pvhboot lab new` writes one")
         try:
-            told: Any = json.loads(read_file(state, "state of an exercise", _SOURCE_MAX))
+            told: Any = json.loads(read_file(state, "state of an exercise", SOURCE_MAX))
             name, self.hints = told["exercise"], int(told["hints"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise BootError(f"{state}: not as `pvhboot lab new` wrote it: begin anew in another directory") from None
@@ -99,7 +99,7 @@ class Directory:
         """Without what an editor on Windows puts into it: a mark in front, and CRs."""
         path = os.path.join(self.path, name)
         try:
-            return read_file(path, "source file", _SOURCE_MAX).decode("utf-8-sig").replace("\r\n", "\n")
+            return read_file(path, "source file", SOURCE_MAX).decode("utf-8-sig").replace("\r\n", "\n")
         except UnicodeDecodeError:
             raise BootError(f"{path}: is not UTF-8") from None
 

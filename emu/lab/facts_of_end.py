@@ -9,6 +9,7 @@ from pvhboot.shim.abi import fw_cfg
 from pvhboot.shim.abi.firmware import FW_CFG, PANIC_PREFIX, PANICS
 from pvhboot.shim.machines import Span
 
+from ..causes.host import SMALL
 from ..causes.scene import Scene, scene_of_outcome
 from ..engines.base import describe_stop
 from ..instruction import MEMORY, read_instruction, register_value
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 _PANICS: Final = "_panics.s"
 _STOPPED: Final = "the firmware has stopped itself"
 _CONDITION: Final = 4  # instructions in front of a conditional jump that make its condition
-_SMALL: Final = 1 << 16  # a size below it is a large number with its bytes turned
 _FILES: Final = range(fw_cfg.FW_CFG_FILE_FIRST, fw_cfg.FW_CFG_ENTRY_MASK + 1)
 
 
@@ -59,7 +59,7 @@ def _number(past: Past, scene: Scene) -> Fact | None:
     if scene.stop.reason != HALT or scene.plan.source != FW_CFG or directory is None or (jump := _last_branch(past)) is None:
         return None
     sizes = {key: source.size for key, source in fw_cfg_items(scene.plan, scene.recording).items() if key in _FILES}
-    names = {swapped(size): (size, "the size of a file") for size in sizes.values() if 1 < size < _SMALL}
+    names = {swapped(size): (size, "the size of a file") for size in sizes.values() if 1 < size < SMALL}
     names[swapped(len(sizes))] = (len(sizes), "the number of files")
     first = max(0, jump.number - 1 - _CONDITION)
     mended: set[int | None] = set()

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from pvhboot.shim.abi import x86
+
 from ..check import OK
 from ..recorded import Recorded
 from ..session import Outcome
@@ -20,7 +22,7 @@ CLAUSES: Final[Mapping[str, str]] = {
     "cpu.es": "ES is a writable 32-bit data segment from 0 to 4 GiB.",
     "cpu.ss": "SS is a writable 32-bit data segment from 0 to 4 GiB.",
     "cpu.tr": "TR holds a 32-bit TSS that was really loaded: base 0, limit 0x67.",
-    "cpu.mtrr": "Memory is write-back by default: MTRRdefType is 0x806 where there are MTRRs.",
+    "cpu.mtrr": f"Memory is write-back by default: MTRRdefType is {x86.MTRR_DEF_TYPE_WRITE_BACK:#x} where there are MTRRs.",
     "rom.unwritten": "Nothing was stored to the ROM.",
     "start_info.location": "start_info, to which %ebx leads, lies in RAM, below 1 GiB and not at 0.",
     "start_info.magic": "start_info begins with the magic number of PVH.",

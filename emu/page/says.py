@@ -38,7 +38,7 @@ def _parts(record: Record, before: Mapping[str, int]) -> Iterator[str]:
     for segment in loaded:
         protected = changes.get("cr0", before["cr0"]) & x86.CR0_PE
         base, limit = (changes.get(f"{segment}_{part}", before[f"{segment}_{part}"]) for part in ("base", "limit"))
-        how = f"from descriptor {changes[segment] >> 3}" if protected else "as in real mode"
+        how = f"from descriptor {changes[segment] >> x86.SELECTOR_INDEX_SHIFT}" if protected else "as in real mode"
         yield f"loads {segment.upper()} {how}: base {base:#x}, limit {limit:#x}"
     if name == "wrmsr":
         yield _wrmsr(before)

@@ -82,6 +82,7 @@ TYPE_TSS_BUSY_BIT: Final = 1 << 1
 # A selector: its index counts descriptors, so that without these bits it is their offset in the table.
 SELECTOR_RPL: Final = 3  # the requested privilege level
 SELECTOR_LDT: Final = 1 << 2  # of the LDT, not of the GDT
+SELECTOR_INDEX_SHIFT: Final = 3
 
 DESC_TYPE_SHIFT: Final = 40
 DESC_S: Final = 1 << 44  # code or data, as against system
@@ -177,6 +178,7 @@ KEPT_MSRS: Final = {"IA32_MTRR_DEF_TYPE": MSR_MTRR_DEF_TYPE, "IA32_PAT": 0x277, 
 # The ranges' bases and masks, and the fixed ranges: SDM volume 4, table 2-2 (eight ranges, as QEMU and Unicorn have).
 MTRRS: Final = (*range(0x200, 0x210), 0x250, 0x258, 0x259, *range(0x268, 0x270))
 MTRR_DEF_TYPE_ENABLE: Final = 1 << 11
+MTRR_DEF_TYPE_FIXED: Final = 1 << 10  # the fixed ranges count, too
 MTRR_TYPE_WRITE_BACK: Final = 6
 # What a handoff leaves there: MTRRs on, no ranges (the fixed ones off), everything write-back.
 MTRR_DEF_TYPE_WRITE_BACK: Final = MTRR_DEF_TYPE_ENABLE | MTRR_TYPE_WRITE_BACK

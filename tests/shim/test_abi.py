@@ -438,6 +438,8 @@ CONSTANTS = [
             "DESC_DPL_SHIFT": 45,
             "TYPE_CONFORMING": 4,
             "TYPE_EXPAND_DOWN": 4,
+            "SELECTOR_INDEX_SHIFT": 3,
+            "MTRR_DEF_TYPE_FIXED": 0x400,
             "DESC_SIZE": 8,
             "PAGE_SIZE": 4096,
             "HLT": b"\xf4",
